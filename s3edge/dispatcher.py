@@ -1,0 +1,164 @@
+"""
+Runs tasks in the background, so that no request waits for the model.
+
+A task that was reserved is handed over by ``submit``. Whatever this process drops - a full queue, a
+stop, a crash - is found again by recovery, here or in another process, once its lease has run out.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from uuid import UUID
+
+import anyio
+from anyio.abc import TaskGroup
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+from s3edge.errors import EdgeError
+from s3edge.ports import Database
+from s3edge.rules.lifecycle import HEARTBEAT_S, LEASE_S, RECOVERY_INTERVAL_S
+from s3edge.signals import TaskSignals
+from s3edge.usecases.recover_tasks import recover_tasks
+from s3edge.values import Task
+
+
+QUEUE_LIMIT = 1000
+"""How many tasks one process holds at the most, waiting and running; the rest waits in the database."""
+
+_log = logging.getLogger(__name__)
+
+
+class Dispatcher:
+    """
+    A bounded number of tasks at a time, their leases kept alive, and recovery of lost ones.
+
+    Args:
+        database: Keeps the tasks and their leases.
+        signals: Told of every task that ended.
+        dispatch: Runs one task to its end.
+        concurrency: How many tasks run at once.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        signals: TaskSignals,
+        dispatch: Callable[[Task], Awaitable[bool]],
+        concurrency: int,
+    ) -> None:
+        self._database = database
+        self._signals = signals
+        self._dispatch = dispatch
+        self._concurrency = concurrency
+        self._held: set[UUID] = set()
+        self._send: MemoryObjectSendStream[Task]
+        self._receive: MemoryObjectReceiveStream[Task]
+        self._send, self._receive = anyio.create_memory_object_stream[Task](QUEUE_LIMIT)
+        self._draining = False
+        self._idle = anyio.Event()
+
+    def submit(self, task: Task) -> bool:
+        """
+        Take over a task that this process has leased.
+
+        Returns:
+            Whether there was room. If not, nothing is lost: its lease runs out, and it is recovered.
+        """
+        if self._draining or len(self._held) >= QUEUE_LIMIT or task.id in self._held:
+            return False
+        self._held.add(task.id)
+        self._send.send_nowait(task)
+        return True
+
+    @property
+    def held(self) -> int:
+        """How many tasks this process holds."""
+        return len(self._held)
+
+    def start(self, group: TaskGroup) -> None:
+        """Begin to work, in a task group that the caller owns."""
+        for _ in range(self._concurrency):
+            group.start_soon(self._work)
+        group.start_soon(self._recover)
+        group.start_soon(self._keep_leases)
+
+    async def drain(self, grace_s: float) -> None:
+        """Start nothing more and wait up to ``grace_s`` seconds for what runs."""
+        self._draining = True
+        await self._let_go_of_waiting()
+        if self._held:
+            with anyio.move_on_after(grace_s):
+                await self._idle.wait()
+
+    async def release(self) -> None:
+        """Let go of what is still held, so that another process may take it at once."""
+        self._send.close()
+        self._receive.close()
+        await self._let_go(list(self._held))
+
+    async def _work(self) -> None:
+        async for task in self._receive.clone():
+            try:
+                await self._run(task)
+            finally:
+                self._held.discard(task.id)
+                if self._draining and not self._held:
+                    self._idle.set()
+
+    async def _run(self, task: Task) -> None:
+        try:
+            await self._dispatch(task)
+        except EdgeError as error:
+            _log.warning("task %s is left to recovery: %s", task.id, error)
+        except Exception:
+            _log.exception("task %s is left to recovery", task.id)
+        self._signals.ended(task.id)
+
+    async def _recover(self) -> None:
+        while True:
+            if not self._draining:
+                await self._recover_once()
+            await anyio.sleep(RECOVERY_INTERVAL_S)
+
+    async def _recover_once(self) -> None:
+        room = min(QUEUE_LIMIT - len(self._held), 2 * self._concurrency)
+        try:
+            found = await recover_tasks(room, LEASE_S, database=self._database)
+        except EdgeError as error:
+            _log.warning("recovery has to wait: %s", error)
+            return
+        except Exception:
+            _log.exception("recovery failed")
+            return
+        for task_id in found.settled:
+            _log.warning("task %s was overdue; it ends in error and is refunded", task_id)
+            self._signals.ended(task_id)
+        for task in found.claimed:
+            _log.info("task %s was held by nobody; it is dispatched again", task.id)
+            self.submit(task)
+
+    async def _keep_leases(self) -> None:
+        while True:
+            await anyio.sleep(HEARTBEAT_S)
+            if self._held:
+                await self._extend(list(self._held), LEASE_S)
+
+    async def _let_go_of_waiting(self) -> None:
+        waiting: list[UUID] = []
+        while self._receive.statistics().current_buffer_used:
+            waiting.append(self._receive.receive_nowait().id)
+        self._held.difference_update(waiting)
+        await self._let_go(waiting)
+
+    async def _let_go(self, task_ids: list[UUID]) -> None:
+        if task_ids:
+            with anyio.move_on_after(HEARTBEAT_S, shield=True):
+                await self._extend(task_ids, 0)
+
+    async def _extend(self, task_ids: list[UUID], lease_s: float) -> None:
+        try:
+            await self._database.extend_leases(task_ids, lease_s)
+        except EdgeError as error:
+            # The leases run out by themselves; a task dispatched twice runs and is charged once.
+            _log.warning("leases of %d tasks could not be changed: %s", len(task_ids), error)
+        except Exception:
+            _log.exception("leases of %d tasks could not be changed", len(task_ids))

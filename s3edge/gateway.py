@@ -1,0 +1,160 @@
+"""The ports held together, with the background work that belongs to them."""
+
+import logging
+import random
+from collections.abc import AsyncIterator, Collection
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
+
+import anyio
+from attrs import define, field, frozen
+
+from s3edge.dispatcher import Dispatcher
+from s3edge.ports import (
+    Authenticator,
+    Clock,
+    Database,
+    Ids,
+    InferenceBackend,
+    ObjectStorage,
+    RateLimiter,
+)
+from s3edge.rules.limits import DEFAULT_RATE_LIMITS, RateLimits
+from s3edge.signals import TaskSignals
+from s3edge.usecases.dispatch_task import dispatch_task
+from s3edge.values import Task
+
+
+SHUTDOWN_GRACE_S = 10.0
+"""How long running tasks may take to end when the process is asked to stop."""
+
+_log = logging.getLogger(__name__)
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now(self) -> datetime:
+        """Return the time, aware and in UTC."""
+        return datetime.now(UTC)
+
+
+class RandomIds:
+    """Random ids."""
+
+    def new(self) -> UUID:
+        """Return a fresh UUID v4."""
+        return uuid4()
+
+
+@frozen
+class GatewayOptions:
+    """
+    What an operator decides about a gateway.
+
+    Attributes:
+        rate_limits: The table of limits; ``None`` for none.
+        limits_fail_open: Whether requests pass while the store of the limits is down.
+        image_hosts: Further hosts (``name`` or ``name:port``) whose images may be segmented.
+        predict_timeout_s: How long one attempt of the model may take, in seconds.
+        dispatch_concurrency: How many tasks one process has at the backend at once.
+        grace_s: How long running tasks may take when the gateway stops, in seconds.
+    """
+
+    rate_limits: RateLimits | None = DEFAULT_RATE_LIMITS
+    limits_fail_open: bool = True
+    image_hosts: Collection[str] = frozenset()
+    predict_timeout_s: float = 120.0
+    dispatch_concurrency: int = 64
+    grace_s: float = SHUTDOWN_GRACE_S
+
+
+@define
+class Gateway:
+    """
+    Everything that serves requests, whatever the door they come through.
+
+    Use ``running()`` around the time of service: it starts the background dispatch and drains it.
+
+    Attributes:
+        authenticator: Tells who a token belongs to.
+        storage: Holds images and masks.
+        database: Holds credits and tasks.
+        backend: Runs the model.
+        rate_limiter: Counts requests.
+        options: What the operator decided.
+        clock: Tells the time.
+        ids: Makes ids.
+        resources: Opened before and closed after everything else: connection pools and the like.
+    """
+
+    authenticator: Authenticator
+    storage: ObjectStorage
+    database: Database
+    backend: InferenceBackend
+    rate_limiter: RateLimiter
+    options: GatewayOptions = field(factory=GatewayOptions)
+    clock: Clock = field(factory=SystemClock)
+    ids: Ids = field(factory=RandomIds)
+    resources: Collection[AbstractAsyncContextManager[object]] = ()
+    signals: TaskSignals = field(init=False, factory=TaskSignals)
+    _dispatcher: Dispatcher | None = field(init=False, default=None)
+
+    def submit(self, task: Task) -> None:
+        """Have a freshly reserved task dispatched in the background."""
+        if self._dispatcher is None or not self._dispatcher.submit(task):
+            _log.warning("task %s waits for recovery: no room to dispatch it now", task.id)
+
+    def stop_waiting(self) -> None:
+        """Answer all long polls now, because the process is about to stop."""
+        self.signals.close()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["Gateway"]:
+        """
+        Serve within this context: resources open, background work on, drained at the end.
+
+        A gateway runs once, on one event loop.
+        """
+        async with _opened(self.resources):
+            dispatcher = Dispatcher(
+                self.database, self.signals, self._dispatch, self.options.dispatch_concurrency
+            )
+            self._dispatcher = dispatcher
+            try:
+                async with anyio.create_task_group() as group:
+                    dispatcher.start(group)
+                    try:
+                        yield self
+                    finally:
+                        self.stop_waiting()
+                        with anyio.CancelScope(shield=True):
+                            await dispatcher.drain(self.options.grace_s)
+                        group.cancel_scope.cancel()
+            finally:
+                self._dispatcher = None
+                with anyio.CancelScope(shield=True):
+                    await dispatcher.release()
+
+    async def _dispatch(self, task: Task) -> bool:
+        return await dispatch_task(
+            task,
+            database=self.database,
+            storage=self.storage,
+            backend=self.backend,
+            random=random.random,
+            image_hosts=self.options.image_hosts,
+            predict_timeout_s=self.options.predict_timeout_s,
+        )
+
+
+@asynccontextmanager
+async def _opened(
+    resources: Collection[AbstractAsyncContextManager[object]],
+) -> AsyncIterator[None]:
+    """Open resources in order and close them in the other."""
+    async with AsyncExitStack() as stack:
+        for resource in resources:
+            await stack.enter_async_context(resource)
+        yield

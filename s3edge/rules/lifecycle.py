@@ -1,0 +1,48 @@
+"""
+How a task moves between states, and when it is tried again.
+
+    pending --start--> processing --complete--> done
+       \\__________________\\________fail/overdue--> error (refunded, once)
+"""
+
+from s3edge.values import TaskStatus
+
+
+LEASE_S = 30.0
+"""How long a task stays with whoever holds it, in seconds, unless they say that they still do."""
+
+HEARTBEAT_S = LEASE_S / 3
+"""How often a holder says so: two heartbeats may be lost before the task is offered to others."""
+
+RECOVERY_INTERVAL_S = 5.0
+"""How often a gateway looks for tasks that nobody holds and for overdue ones."""
+
+MAX_PREDICT_ATTEMPTS = 6
+"""How often a retryable failure of the backend is tried in all: about 8 seconds, 16 at the most."""
+
+MAX_RECORD_ATTEMPTS = 5
+"""How often writing an outcome is tried before the task is left to recovery."""
+
+_FIRST_DELAY_S = 0.5
+_MAX_DELAY_S = 20.0
+
+
+def may_start(status: TaskStatus) -> bool:
+    """Return whether work on a task in this state makes sense."""
+    return status in (TaskStatus.PENDING, TaskStatus.PROCESSING)
+
+
+def has_ended(status: TaskStatus) -> bool:
+    """Return whether a state is final."""
+    return status in (TaskStatus.DONE, TaskStatus.ERROR)
+
+
+def retry_delay_s(attempt: int, fraction: float) -> float:
+    """
+    Return how long to wait after a failed attempt: capped exponential backoff with full jitter.
+
+    Args:
+        attempt: Which attempt failed, from 1.
+        fraction: A random number from 0 to 1.
+    """
+    return fraction * min(_MAX_DELAY_S, _FIRST_DELAY_S * 2.0 ** min(attempt - 1, 16))

@@ -1,0 +1,1 @@
+"""What the product does: one async function a file, with the ports it needs as keyword arguments."""

@@ -1,0 +1,62 @@
+"""Tell a user how a task stands, at once or when it has ended."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Protocol
+from uuid import UUID
+
+import anyio
+
+from s3edge.errors import Code, EdgeError
+from s3edge.ports import Database
+from s3edge.rules.lifecycle import has_ended
+from s3edge.values import Task, User
+
+
+MAX_WAIT_S = 30.0
+"""Contract: ``?wait=`` holds an answer for at most 30 seconds."""
+
+POLL_INTERVAL_S = 1.0
+"""How often a waiter looks by itself, for outcomes that another process wrote."""
+
+
+class Watch(Protocol):
+    """Waits for one task's end."""
+
+    async def wait(self, timeout_s: float) -> bool:
+        """Wait for news of the task; return whether waiting on makes sense."""
+
+
+async def read_task(
+    user: User,
+    task_id: UUID,
+    *,
+    database: Database,
+    watch: Callable[[UUID], AbstractContextManager[Watch]],
+    wait_s: float = 0.0,
+) -> Task:
+    """
+    Return one of the user's tasks.
+
+    Args:
+        user: Who asks.
+        task_id: Which task.
+        database: Keeps it.
+        watch: Opens a watch on a task.
+        wait_s: How long to hold the answer until the task has ended.
+
+    Raises:
+        EdgeError: ``NOT_FOUND`` for another user's task as for none, ``SERVICE_UNAVAILABLE``.
+    """
+    ends_at = anyio.current_time() + wait_s
+    # The watch opens before the first look, so that no end falls in between.
+    with watch(task_id) as news:
+        while True:
+            task = await database.task(user, task_id)
+            if task is None:
+                raise EdgeError(Code.NOT_FOUND, "There is no such task.")
+            left_s = ends_at - anyio.current_time()
+            if has_ended(task.status) or left_s <= 0:
+                return task
+            if not await news.wait(min(left_s, POLL_INTERVAL_S)):
+                return task

@@ -1,0 +1,74 @@
+"""Write down how a task ended, once."""
+
+import logging
+from collections.abc import Awaitable, Callable
+
+import anyio
+
+from s3edge.errors import Code, EdgeError
+from s3edge.ports import Database
+from s3edge.rules.keys import unsigned
+from s3edge.rules.lifecycle import MAX_RECORD_ATTEMPTS, retry_delay_s
+from s3edge.values import Outcome, Prediction, Task
+
+
+_log = logging.getLogger(__name__)
+
+_TASK_CODES = frozenset(
+    {Code.INVALID_REQUEST, Code.MODEL_NOT_LOADED, Code.SERVICE_UNAVAILABLE, Code.INFERENCE_FAILED}
+)
+"""What a task's ``error_code`` may be; anything else a backend says is ``INFERENCE_FAILED``."""
+
+
+async def record_success(
+    task: Task, prediction: Prediction, *, database: Database, random: Callable[[], float]
+) -> bool:
+    """
+    Record a prediction as the task's result.
+
+    Returns:
+        Whether this call ended the task.
+
+    Raises:
+        EdgeError: ``SERVICE_UNAVAILABLE`` when the database could not be told.
+    """
+    metadata = {
+        "inference_time_ms": prediction.inference_time_ms,
+        "confidence": prediction.confidence,
+    }
+    if prediction.model_version is not None:
+        metadata |= {"model_version": prediction.model_version}
+    outcome = Outcome(unsigned(prediction.mask_url), prediction.labels, metadata)
+    return await _insist(lambda: database.complete_task(task.id, outcome), random)
+
+
+async def record_failure(
+    task: Task, error: EdgeError, *, database: Database, random: Callable[[], float]
+) -> bool:
+    """
+    Record that a task ended in ``error``, which refunds it.
+
+    Returns:
+        Whether this call ended the task.
+
+    Raises:
+        EdgeError: ``SERVICE_UNAVAILABLE`` when the database could not be told.
+    """
+    code = error.code if error.code in _TASK_CODES else Code.INFERENCE_FAILED
+    _log.warning("task %s ends in error and is refunded: %s", task.id, error)
+    return await _insist(lambda: database.fail_task(task.id, code, error.message), random)
+
+
+async def _insist(
+    write: Callable[[], Awaitable[bool]], random: Callable[[], float]
+) -> bool:
+    """Write through a passing fault of the database; writing twice changes nothing."""
+    for attempt in range(1, MAX_RECORD_ATTEMPTS):
+        try:
+            return await write()
+        except EdgeError as error:
+            if not error.retryable:
+                raise
+            _log.warning("an outcome could not be written, trying again: %s", error)
+        await anyio.sleep(retry_delay_s(attempt, random()))
+    return await write()

@@ -1,0 +1,125 @@
+"""Take a credit for a segmentation and record its task."""
+
+import hashlib
+from collections.abc import Collection
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import msgspec
+from attrs import frozen
+
+from s3edge.errors import Code, EdgeError, invalid
+from s3edge.ports import Database, Ids, ObjectStorage
+from s3edge.rules.keys import is_upload_of, unsigned, upload_key
+from s3edge.rules.prompts import clean_prompt
+from s3edge.values import NewTask, Reservation, User
+
+
+MAX_URL_CHARACTERS = 2048
+
+
+@frozen
+class SegmentationRequest:
+    """
+    What a user asks for.
+
+    Attributes:
+        text_prompt: What to segment, as it was typed.
+        image_url: The uploaded image's URL; exactly one of this and ``image_id`` is given.
+        image_id: The uploaded image's id.
+        project_id: The user's own project, or ``None``.
+        idempotency_key: The client's key for this request, or ``None``.
+    """
+
+    text_prompt: str
+    image_url: str | None = None
+    image_id: UUID | None = None
+    project_id: UUID | None = None
+    idempotency_key: str | None = None
+
+
+async def request_segmentation(
+    user: User,
+    request: SegmentationRequest,
+    *,
+    database: Database,
+    storage: ObjectStorage,
+    ids: Ids,
+    image_hosts: Collection[str] = (),
+) -> Reservation:
+    """
+    Check a request, take its credit and record its task, all or nothing.
+
+    Args:
+        user: Who asks.
+        request: What for.
+        database: Takes the credit and keeps the task.
+        storage: Knows the user's images.
+        ids: Makes the task's id.
+        image_hosts: Further hosts whose images the operator allows.
+
+    Raises:
+        EdgeError: ``INVALID_REQUEST``, ``NOT_FOUND`` (an image that was never uploaded),
+            ``INSUFFICIENT_CREDITS``, ``IDEMPOTENCY_KEY_REUSED``, ``SERVICE_UNAVAILABLE``.
+    """
+    prompt = clean_prompt(request.text_prompt)
+    image_url = await _image_url(user, request, storage, image_hosts)
+    return await database.reserve_task(
+        user,
+        NewTask(
+            id=ids.new(),
+            source_image_url=image_url,
+            text_prompt=prompt,
+            project_id=request.project_id,
+            idempotency_key=request.idempotency_key,
+            request_hash=_hash(image_url, prompt, request.project_id),
+        ),
+    )
+
+
+def image_key(user_id: UUID, image_url: str, storage: ObjectStorage) -> str | None:
+    """Return the key of an image URL that storage made for this user, or ``None``."""
+    key = storage.key_of(image_url)
+    return key if key is not None and is_upload_of(user_id, key) else None
+
+
+def is_allowed_host(image_url: str, image_hosts: Collection[str]) -> bool:
+    """Return whether an image stands on a host that the operator allowed."""
+    # Parsers disagree on blanks and control characters in a URL, so one with any is nobody's.
+    if not (image_url.isascii() and image_url.isprintable()) or " " in image_url:
+        return False
+    try:
+        parts = urlsplit(image_url)
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and parts.netloc.lower() in image_hosts
+
+
+async def _image_url(
+    user: User,
+    request: SegmentationRequest,
+    storage: ObjectStorage,
+    image_hosts: Collection[str],
+) -> str:
+    """Return the permanent URL of the image, having seen that it exists."""
+    if (request.image_url is None) == (request.image_id is None):
+        raise invalid("image_url", "Send exactly one of image_url and image_id.")
+    if request.image_id is not None:
+        key: str | None = upload_key(user.user_id, request.image_id)
+    else:
+        url = request.image_url or ""
+        if len(url) > MAX_URL_CHARACTERS:
+            raise invalid("image_url", f"Use at most {MAX_URL_CHARACTERS} characters.")
+        key = image_key(user.user_id, url, storage)
+        if key is None:
+            if is_allowed_host(url, image_hosts):
+                return url
+            raise invalid("image_url", "Send the image_url that your own upload returned.")
+    if key is None or await storage.head(key) is None:
+        raise EdgeError(Code.NOT_FOUND, "There is no such image; upload it first.")
+    return unsigned(storage.url_for(key))
+
+
+def _hash(image_url: str, prompt: str, project_id: UUID | None) -> str:
+    """Return the fingerprint that tells a repeated request from a reused key."""
+    return hashlib.sha256(msgspec.json.encode([image_url, prompt, project_id])).hexdigest()
