@@ -23,6 +23,9 @@ MAX_PREDICT_ATTEMPTS = 6
 MAX_RECORD_ATTEMPTS = 5
 """How often writing an outcome is tried before the task is left to recovery."""
 
+OVERDUE_MESSAGE = "The segmentation was not answered in time; its credits were returned."
+"""What a user reads of a task that was settled by its deadline."""
+
 _FIRST_DELAY_S = 0.5
 _MAX_DELAY_S = 20.0
 

@@ -1,0 +1,1 @@
+"""HTTP once, for every door: route table, parsing, envelope, codes to statuses, OpenAPI."""

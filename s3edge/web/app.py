@@ -1,0 +1,212 @@
+"""The HTTP application, without a framework: what every door calls."""
+
+import logging
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextvars import ContextVar
+from uuid import UUID
+
+from attrs import evolve, frozen
+
+from s3edge.errors import Code, EdgeError
+from s3edge.gateway import Gateway
+from s3edge.rules.keys import parse_id
+from s3edge.values import Allowance, User
+from s3edge.web.addresses import Network, client_address
+from s3edge.web.cors import CorsPolicy, is_preflight
+from s3edge.web.envelope import failure, success
+from s3edge.web.http import Call, ClientDisconnected, Request, Response, Route
+from s3edge.web.limiting import Limiting, headers_of, refusal
+from s3edge.web.routes import API_ROUTES, OPENAPI_ROUTE
+
+
+REQUEST_ID: ContextVar[str] = ContextVar("s3edge_request_id", default="-")
+"""The id of the request being served; log formatters show it in every line."""
+
+_log = logging.getLogger(__name__)
+_access_log = logging.getLogger("s3edge.access")
+
+_BEARER = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9._~+/=-]+) *")
+"""RFC 6750's credentials; the scheme's name is case-insensitive (RFC 9110, section 11.1)."""
+
+
+@frozen
+class PathRoutes:
+    """
+    All routes of one path.
+
+    Attributes:
+        path: The path with its placeholders.
+        by_method: The route of each method; ``HEAD`` is answered by ``GET``'s.
+    """
+
+    path: str
+    by_method: Mapping[str, Route]
+
+    @property
+    def methods(self) -> Sequence[str]:
+        """What the ``Allow`` header names."""
+        extra = ["HEAD"] if "GET" in self.by_method else []
+        return sorted([*self.by_method, *extra, "OPTIONS"])
+
+    def route_for(self, method: str) -> Route | None:
+        """Return the route that serves a method."""
+        return self.by_method.get("GET" if method == "HEAD" else method)
+
+
+class WebApp:
+    """
+    Serves requests that a door has matched to a path.
+
+    Args:
+        gateway: The ports.
+        extra_routes: What adapters serve besides the API (media, keys).
+        cors: Which origins may call.
+        trusted_proxies: Whose ``X-Forwarded-For`` is believed.
+    """
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        *,
+        extra_routes: Iterable[Route] = (),
+        cors: CorsPolicy | None = None,
+        trusted_proxies: Sequence[Network] = (),
+    ) -> None:
+        self.gateway = gateway
+        self.paths = _by_path([*API_ROUTES, OPENAPI_ROUTE, *extra_routes])
+        self._cors = CorsPolicy() if cors is None else cors
+        self._trusted_proxies = trusted_proxies
+        self._limiting = Limiting(gateway)
+
+    async def handle(self, request: Request, path: PathRoutes | None) -> Response:
+        """
+        Return the response to a request.
+
+        Args:
+            request: What came in, with the path's placeholders filled.
+            path: The routes of its path; ``None`` when no path matches.
+
+        Raises:
+            ClientDisconnected: There is nobody to answer.
+        """
+        request_id = self._request_id(request)
+        token = REQUEST_ID.set(str(request_id))
+        started = time.perf_counter()
+        status = 0
+        try:
+            response = await self._answer(request, path, request_id)
+            status = response.status
+            return response.with_headers(
+                [("x-request-id", str(request_id)), *self._cors.headers_for(request)]
+            )
+        finally:
+            # The query is left out: it may hold a signature.
+            _access_log.info(
+                "%s %s %s %.1f ms",
+                request.method,
+                request.path,
+                status or "disconnected",
+                (time.perf_counter() - started) * 1000,
+            )
+            REQUEST_ID.reset(token)
+
+    async def _answer(
+        self, request: Request, path: PathRoutes | None, request_id: UUID
+    ) -> Response:
+        try:
+            if path is None:
+                raise EdgeError(Code.NOT_FOUND, "There is nothing at this path.")
+            if is_preflight(request):
+                return self._cors.preflight(path.methods)
+            route = path.route_for(request.method)
+            if route is None:
+                return self._failure(
+                    EdgeError(
+                        Code.METHOD_NOT_ALLOWED, f"Use one of {', '.join(path.methods)} here."
+                    ),
+                    request_id,
+                ).with_headers([("allow", ", ".join(path.methods))])
+            return await self._serve(Call(request, self.gateway, request_id), route)
+        except EdgeError as error:
+            return self._failure(error, request_id)
+        except ClientDisconnected:
+            raise
+        except Exception:
+            _log.exception("unforeseen error at %s %s", request.method, request.path)
+            return self._failure(
+                EdgeError(
+                    Code.INTERNAL_ERROR,
+                    f"Something went wrong here; quote the request id {request_id}.",
+                ),
+                request_id,
+            )
+
+    async def _serve(self, call: Call, route: Route) -> Response:
+        """Authenticate, count, and let the route's handler answer."""
+        allowance: Allowance | None = None
+        if route.kind is not None:
+            user = await self._authenticated(call.request)
+            allowance = await self._limiting.of_user(user, route.kind)
+            call = evolve(call, verified_user=user)
+        elif route.limits_anonymous:
+            await self._count_anonymous(call.request)
+        try:
+            if allowance is not None and not allowance.allowed:
+                raise refusal(allowance)
+            answer = await route.handler(call)
+        except EdgeError as error:
+            response = self._failure(error, call.request_id)
+        else:
+            response = (
+                answer
+                if isinstance(answer, Response)
+                else success(answer, call.request_id, self.gateway.clock.now())
+            )
+        return response if allowance is None else response.with_headers(headers_of(allowance))
+
+    async def _authenticated(self, request: Request) -> User:
+        try:
+            return await self.gateway.authenticator.authenticate(_bearer_token(request))
+        except EdgeError as error:
+            if error.code in (Code.AUTH_REQUIRED, Code.AUTH_INVALID, Code.FORBIDDEN):
+                await self._count_anonymous(request)
+            raise
+
+    async def _count_anonymous(self, request: Request) -> None:
+        address = client_address(request, self._trusted_proxies)
+        allowance = await self._limiting.of_address(address)
+        if allowance is not None and not allowance.allowed:
+            raise refusal(allowance)
+
+    def _request_id(self, request: Request) -> UUID:
+        given = parse_id(request.headers.get("x-request-id", ""))
+        return self.gateway.ids.new() if given is None else given
+
+    def _failure(self, error: EdgeError, request_id: UUID) -> Response:
+        return failure(error, request_id, self.gateway.clock.now())
+
+
+def _bearer_token(request: Request) -> str:
+    """Return what follows ``Bearer``."""
+    credentials = request.headers.get("authorization")
+    if credentials is None:
+        raise EdgeError(Code.AUTH_REQUIRED, "Send 'Authorization: Bearer <access token>'.")
+    match = _BEARER.fullmatch(credentials)
+    if match is None:
+        if credentials[:7].lower() == "bearer ":
+            raise EdgeError(Code.AUTH_INVALID, "The bearer token is malformed.")
+        raise EdgeError(Code.AUTH_REQUIRED, "Send 'Authorization: Bearer <access token>'.")
+    return match[1]
+
+
+def _by_path(routes: Iterable[Route]) -> Sequence[PathRoutes]:
+    paths: dict[str, dict[str, Route]] = {}
+    for route in routes:
+        methods = paths.setdefault(route.path, {})
+        if route.method in methods:
+            message = f"two routes serve {route.method} {route.path}"
+            raise ValueError(message)
+        methods[route.method] = route
+    return tuple(PathRoutes(path, by_method) for path, by_method in paths.items())
