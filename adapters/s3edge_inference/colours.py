@@ -6,20 +6,23 @@ in CIELAB, a blue keeps its hue from pastel to saturated. Everyday words ("red",
 for a range of hue, chroma and lightness, because people call a shadowed and a glaring tomato red
 alike; the rarer CSS names ("salmon", "teal") stand for the neighbourhood of their CSS value.
 
-Sources: B. Ottosson, "A perceptual color space for image processing" (2020) for OKLab; IEC 61966-2-1
-for the sRGB transfer function; CSS Color Module Level 4, section 6.1, for the names (by way of
-Pillow's ``ImageColor.colormap``). The ranges follow the eleven basic terms of Berlin and Kay (1969),
-with cyan, magenta and their like added; their bounds were set by eye on photographs.
+Sources: B. Ottosson, "A perceptual color space for image processing" (2020) for OKLab; IEC
+61966-2-1 for the sRGB transfer function; CSS Color Module Level 4, section 6.1, for the names (by
+way of Pillow's ``ImageColor.colormap``). The ranges follow the eleven basic terms of Berlin and Kay
+(1969), with cyan and magenta added; their bounds were set by eye on photographs.
 """
 
 import re
+from itertools import pairwise
+from typing import TypeAlias
 
 import attrs
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ImageColor
 
-type OkLab = NDArray[np.float32]
+
+OkLab: TypeAlias = NDArray[np.float32]
 """OKLab values along the last axis: L from 0 to 1, then a and b, about -0.4 to 0.4."""
 
 
@@ -85,8 +88,8 @@ def colours_in(prompt: str) -> tuple[NamedColour, ...]:
     """
     Find the colours that a prompt names.
 
-    Whole words only, in any case: "the RED car" names red, "greenish" names nothing. Words joined by
-    a space or a hyphen are read together when that is a name ("sky blue", "dark-green").
+    Whole words only, in any case: "the RED car" names red, "greenish" names nothing. Words joined
+    by a space or a hyphen are read together when that is a name ("sky blue", "dark-green").
 
     Args:
         prompt: Free text, in English.
@@ -124,9 +127,9 @@ def oklab(rgb: NDArray[np.uint8]) -> OkLab:
     return np.asarray(np.cbrt(_LINEAR[rgb] @ _RGB_TO_LMS.T) @ _LMS_TO_LAB.T, np.float32)
 
 
-_LIGHTNESS_SOFTNESS = 0.06
+_LIGHTNESS_SOFTNESS = 0.1
 _CHROMA_SOFTNESS = 0.03
-_HUE_SOFTNESS_DEG = 10.0
+_HUE_SOFTNESS_DEG = 12.0
 _NEAR, _FAR = 0.05, 0.13
 _ANY = (-1.0, 2.0)
 
@@ -137,14 +140,14 @@ _BASIC: dict[str, tuple[float, tuple[LchRange, ...]]] = {
         (
             LchRange((0.24, 0.70), (0.10, 1.0), (5.0, 33.0)),
             # Towards orange only the vivid ones are red: the dull ones are skin and brick.
-            LchRange((0.24, 0.68), (0.15, 1.0), (5.0, 38.0)),
+            LchRange((0.24, 0.60), (0.14, 1.0), (5.0, 37.0)),
         ),
     ),
     "orange": (
         0.76,
         (
             LchRange((0.56, 0.90), (0.11, 1.0), (42.0, 78.0)),
-            LchRange((0.50, 0.80), (0.15, 1.0), (35.0, 70.0)),
+            LchRange((0.53, 0.85), (0.12, 1.0), (35.0, 70.0)),
         ),
     ),
     "brown": (
@@ -172,15 +175,16 @@ _BASIC: dict[str, tuple[float, tuple[LchRange, ...]]] = {
     "white": (0.92, (LchRange((0.87, 2.0), (-1.0, 0.035)),)),
 }
 _SAME_AS = {"gray": "grey", "violet": "purple", "aqua": "cyan", "fuchsia": "magenta"}
-_DARK = frozenset({"dark", "deep"})
-_LIGHT = frozenset({"light", "pale"})
+_DARK = ("dark", "deep")
+_LIGHT = ("light", "pale")
 
 _WORD = re.compile(r"[^\W_]+")
 _JOINT = re.compile(r"[\s-]+")
 _MOST_WORDS = 4  # "light golden rod yellow"
 
+_SRGB_LINEAR_BELOW = 0.04045
 _LINEAR = np.where(
-    np.arange(256) <= 10,
+    np.arange(256) / 255 <= _SRGB_LINEAR_BELOW,
     np.arange(256) / 255 / 12.92,
     ((np.arange(256) / 255 + 0.055) / 1.055) ** 2.4,
 ).astype(np.float32)
@@ -204,7 +208,7 @@ _LMS_TO_LAB = np.array(
 
 def _read(run: list[re.Match[str]], text: str) -> NamedColour | None:
     """Return the colour that adjacent words name together."""
-    gaps = (text[left.end() : right.start()] for left, right in zip(run, run[1:], strict=False))
+    gaps = (text[left.end() : right.start()] for left, right in pairwise(run))
     if not all(_JOINT.fullmatch(gap) for gap in gaps):
         return None
     words = [match.group() for match in run]
@@ -265,9 +269,7 @@ def _inside(
     return np.asarray(np.clip(depth / softness + 0.5, 0, 1), np.float32)
 
 
-def _inside_hue(
-    hue_deg: NDArray[np.float32], bounds: tuple[float, float]
-) -> NDArray[np.float32]:
+def _inside_hue(hue_deg: NDArray[np.float32], bounds: tuple[float, float]) -> NDArray[np.float32]:
     half_width = (bounds[1] - bounds[0]) % 360 / 2
     off_centre = np.abs((hue_deg - bounds[0] - half_width + 180) % 360 - 180)
     return np.asarray(

@@ -10,12 +10,12 @@ from typing import Protocol
 import attrs
 
 
-class UnreadableImage(ValueError):
+class UnreadableImage(ValueError):  # noqa: N818 - the caller's fault, named as such
     """
     The bytes are not an image that can be segmented.
 
-    They are cut short, in an unknown format or have too many pixels. The message says which, in words
-    that may be shown to whoever sent the image.
+    They are cut short, in an unknown format or have too many pixels. The message says which, in
+    words that may be shown to whoever sent the image.
     """
 
 
@@ -38,19 +38,17 @@ class Segmentation:
 
 
 class Predictor(Protocol):
-    """
-    A loaded model that segments images by text prompts.
-
-    Attributes:
-        model_name: What the model is called, as ``/api/v1/model/info`` reports it.
-        model_version: Changes whenever the same image and prompt may give another mask.
-    """
+    """A loaded model that segments images by text prompts."""
 
     @property
-    def model_name(self) -> str: ...
+    def model_name(self) -> str:
+        """What the model is called, as ``/api/v1/model/info`` reports it."""
+        ...
 
     @property
-    def model_version(self) -> str: ...
+    def model_version(self) -> str:
+        """Changes whenever the same image and prompt may give another mask."""
+        ...
 
     def segment(self, image: bytes, prompts: Sequence[str]) -> list[Segmentation]:
         """

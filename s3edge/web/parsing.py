@@ -103,14 +103,18 @@ def read_idempotency_key(request: Request) -> str | None:
 @functools.cache
 def _numbers(message: type[msgspec.Struct]) -> dict[str, re.Pattern[str]]:
     """Return how each field of a message that is a number is spelt."""
-    spellings = {msgspec.inspect.IntType: _INTEGER, msgspec.inspect.FloatType: _DECIMAL}
     info = msgspec.inspect.type_info(message)
     fields = info.fields if isinstance(info, msgspec.inspect.StructType) else ()
-    return {
-        field.encode_name: spellings[type(field.type)]
-        for field in fields
-        if type(field.type) in spellings
-    }
+    spellings = {field.encode_name: _spelling(field.type) for field in fields}
+    return {name: spelling for name, spelling in spellings.items() if spelling is not None}
+
+
+def _spelling(kind: msgspec.inspect.Type) -> re.Pattern[str] | None:
+    if isinstance(kind, msgspec.inspect.Metadata):
+        return _spelling(kind.type)
+    if isinstance(kind, msgspec.inspect.IntType):
+        return _INTEGER
+    return _DECIMAL if isinstance(kind, msgspec.inspect.FloatType) else None
 
 
 def _as_number(text: str, spelling: re.Pattern[str] | None) -> str | int | float:

@@ -1,0 +1,1 @@
+"""The SQLite schema, one script a version."""

@@ -1,0 +1,238 @@
+"""
+One SQLite file for many coroutines: reads side by side, writes one after the other.
+
+Writes that wait at the same time share one transaction and so one disk sync, each in a savepoint of
+its own: together they are as durable as one by one (``synchronous=FULL``), and many times quicker.
+"""
+
+import logging
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from queue import LifoQueue
+from typing import Any, Generic, Self, TypeVar
+
+import anyio
+from anyio import CapacityLimiter, to_thread
+
+from s3edge.errors import EdgeError, unavailable
+
+
+BUSY_TIMEOUT_S = 5.0
+"""How long a transaction waits for another process that writes."""
+
+OLDEST_SQLITE = (3, 37)
+"""The first with STRICT tables (2021-11-27)."""
+
+READERS = 4
+MAX_BATCH = 256
+"""Writes in one transaction at the most, so that no single one waits long for the others."""
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+
+class _Write(Generic[T]):
+    """A write that waits for its turn."""
+
+    def __init__(self, operation: Callable[[sqlite3.Connection], T]) -> None:
+        self.operation = operation
+        self.taken = False
+        self.value: T | None = None
+        self.error: Exception | None = None
+
+    def run(self, connection: sqlite3.Connection) -> None:
+        """Do the write in a savepoint, and remember how it went."""
+        connection.execute("savepoint one")
+        try:
+            self.value = self.operation(connection)
+        except Exception as error:  # noqa: BLE001 - raised again for the caller whose write it is
+            self.error = error
+            connection.execute("rollback to one")
+        connection.execute("release one")
+
+
+class SqliteFile:
+    """
+    A database file, open from ``__aenter__`` to ``__aexit__``.
+
+    Args:
+        path: Of the file; it and its folder are made when they are missing.
+        migrations: Name of the package folder with ``NNNN_name.sql`` files.
+    """
+
+    def __init__(self, path: Path, migrations: str) -> None:
+        self._path = path
+        self._migrations = migrations
+        self._writer: sqlite3.Connection | None = None
+        self._readers: LifoQueue[sqlite3.Connection] = LifoQueue()
+        # Threads of our own number: the process's default ones serve everybody else too.
+        self._write_threads = CapacityLimiter(1)
+        self._read_threads = CapacityLimiter(READERS)
+        self._turn = anyio.Lock()
+        self._waiting: list[_Write[Any]] = []
+
+    async def __aenter__(self) -> Self:
+        """Open the file and bring its schema up to date."""
+        await to_thread.run_sync(self._open, limiter=self._write_threads)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close every connection; what was written stays."""
+        with anyio.CancelScope(shield=True):
+            await to_thread.run_sync(self._close, limiter=self._write_threads)
+
+    async def write(self, operation: Callable[[sqlite3.Connection], T]) -> T:
+        """
+        Run an operation in a transaction and return its value once it is on disk.
+
+        Raises:
+            EdgeError: What the operation raised (and was undone), or ``SERVICE_UNAVAILABLE``.
+        """
+        write = _Write(operation)
+        self._waiting.append(write)
+        try:
+            async with self._turn:
+                if not write.taken:
+                    await self._write_batch()
+        except BaseException:
+            if not write.taken:
+                self._waiting.remove(write)
+            raise
+        if write.error is not None:
+            raise _as_edge_error(write.error)
+        return write.value  # type: ignore[return-value] # set when there is no error
+
+    async def read(self, operation: Callable[[sqlite3.Connection], T]) -> T:
+        """
+        Run an operation that only reads, in one snapshot.
+
+        Raises:
+            EdgeError: ``SERVICE_UNAVAILABLE``.
+        """
+        try:
+            return await to_thread.run_sync(self._read, operation, limiter=self._read_threads)
+        except sqlite3.Error as error:
+            raise _as_edge_error(error) from None
+
+    async def _write_batch(self) -> None:
+        """Commit what waits now, this caller's write among it, whoever is cancelled meanwhile."""
+        batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
+        for write in batch:
+            write.taken = True
+        with anyio.CancelScope(shield=True):
+            await to_thread.run_sync(self._commit, batch, limiter=self._write_threads)
+
+    def _commit(self, batch: Sequence[_Write[Any]]) -> None:
+        connection = self._writer
+        if connection is None:
+            for write in batch:
+                write.error = unavailable("The database is closed.")
+            return
+        try:
+            with _transaction(connection, "immediate"):
+                for write in batch:
+                    write.run(connection)
+        except Exception as error:  # noqa: BLE001 - raised again for every caller of the batch
+            # Nothing of the batch was written, so none of it may be reported as written.
+            for write in batch:
+                write.error = error
+
+    def _read(self, operation: Callable[[sqlite3.Connection], T]) -> T:
+        connection = self._readers.get()
+        try:
+            with _transaction(connection, "deferred"):
+                return operation(connection)
+        finally:
+            self._readers.put(connection)
+
+    def _open(self) -> None:
+        if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+            message = f"SQLite {sqlite3.sqlite_version} is too old; 3.37 or newer is needed."
+            raise unavailable(message)
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._writer = _connect(self._path)
+            _migrate(self._writer, self._migrations)
+            for _ in range(READERS):
+                reader = _connect(self._path)
+                reader.execute("pragma query_only = on")
+                self._readers.put(reader)
+        except (OSError, sqlite3.Error) as error:
+            message = f"The database file {self._path} cannot be opened: {error}"
+            raise unavailable(message) from error
+
+    def _close(self) -> None:
+        while not self._readers.empty():
+            self._readers.get().close()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    # Used by one thread at a time, but not always by the same one; transactions are spelt out.
+    connection = sqlite3.connect(
+        path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+    )
+    connection.row_factory = sqlite3.Row
+    connection.execute("pragma journal_mode = wal")
+    # FULL: what was answered as accepted survives a power cut, not only a crash of the process.
+    connection.execute("pragma synchronous = full")
+    connection.execute("pragma foreign_keys = on")
+    return connection
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection, mode: str) -> Iterator[None]:
+    connection.execute(f"begin {mode}")
+    try:
+        yield
+        connection.execute("commit")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("rollback")
+        raise
+
+
+def _migrate(connection: sqlite3.Connection, package: str) -> None:
+    """Apply the scripts that the file has not seen, each in one transaction, in order."""
+    scripts = sorted(
+        (
+            script
+            for script in resources.files(package).iterdir()
+            if script.name.endswith(".sql")
+        ),
+        key=lambda script: script.name,
+    )
+    with _transaction(connection, "immediate"):
+        applied = int(connection.execute("pragma user_version").fetchone()[0])
+        if applied > len(scripts):
+            message = f"it was written by a newer version (schema {applied}); upgrade s3edge"
+            raise sqlite3.OperationalError(message)
+        for version, script in enumerate(scripts[applied:], start=applied + 1):
+            _log.info("applying %s", script.name)
+            for statement in _statements(script.read_text("utf-8")):
+                connection.execute(statement)
+            connection.execute(f"pragma user_version = {version}")
+
+
+def _statements(script: str) -> Sequence[str]:
+    """Split a script, because ``executescript`` would commit the transaction around it."""
+    statements, pending = [], ""
+    for line in script.splitlines(keepends=True):
+        pending += line
+        if sqlite3.complete_statement(pending):
+            statements.append(pending)
+            pending = ""
+    return statements
+
+
+def _as_edge_error(error: Exception) -> Exception:
+    if not isinstance(error, sqlite3.Error):
+        return error
+    _log.error("the database failed: %s", error)
+    return unavailable("The database is busy or cannot be written; try again.")
