@@ -75,7 +75,9 @@ class Gateway:
     """
     Everything that serves requests, whatever the door they come through.
 
-    Use ``running()`` around the time of service: it starts the background dispatch and drains it.
+    Use ``running()`` around the time of service: it opens what implements the ports (connection pools
+    and the like, whatever is an asynchronous context manager), starts the background dispatch and
+    drains it.
 
     Attributes:
         authenticator: Tells who a token belongs to.
@@ -86,7 +88,6 @@ class Gateway:
         options: What the operator decided.
         clock: Tells the time.
         ids: Makes ids.
-        resources: Opened before and closed after everything else: connection pools and the like.
     """
 
     authenticator: Authenticator
@@ -97,9 +98,13 @@ class Gateway:
     options: GatewayOptions = field(factory=GatewayOptions)
     clock: Clock = field(factory=SystemClock)
     ids: Ids = field(factory=RandomIds)
-    resources: Collection[AbstractAsyncContextManager[object]] = ()
     signals: TaskSignals = field(init=False, factory=TaskSignals)
     _dispatcher: Dispatcher | None = field(init=False, default=None)
+
+    @property
+    def parts(self) -> Collection[object]:
+        """The ports' implementations; those that hold resources are opened with the gateway."""
+        return (self.database, self.storage, self.backend, self.rate_limiter, self.authenticator)
 
     def submit(self, task: Task) -> None:
         """Have a freshly reserved task dispatched in the background."""
@@ -117,7 +122,7 @@ class Gateway:
 
         A gateway runs once, on one event loop.
         """
-        async with _opened(self.resources):
+        async with opened(self.parts):
             dispatcher = Dispatcher(
                 self.database, self.signals, self._dispatch, self.options.dispatch_concurrency
             )
@@ -150,11 +155,10 @@ class Gateway:
 
 
 @asynccontextmanager
-async def _opened(
-    resources: Collection[AbstractAsyncContextManager[object]],
-) -> AsyncIterator[None]:
-    """Open resources in order and close them in the other."""
+async def opened(parts: Collection[object]) -> AsyncIterator[None]:
+    """Open those parts that are resources, in order, and close them in the other."""
     async with AsyncExitStack() as stack:
-        for resource in resources:
-            await stack.enter_async_context(resource)
+        for part in parts:
+            if isinstance(part, AbstractAsyncContextManager):
+                await stack.enter_async_context(part)
         yield

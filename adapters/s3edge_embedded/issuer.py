@@ -24,7 +24,7 @@ from s3edge.ports import Clock, Ids
 from s3edge.rules.claims import USER_ROLE
 from s3edge.values import Tier
 from s3edge.web.http import Call, Response, Route
-from s3edge_embedded.secrets_on_disk import read_or_create
+from s3edge_embedded.private_files import read_or_create
 
 
 KEY_FILE = "token-key.pem"

@@ -17,7 +17,8 @@ from typing import Any, Generic, Self, TypeVar
 import anyio
 from anyio import CapacityLimiter, to_thread
 
-from s3edge.errors import EdgeError, unavailable
+from s3edge.errors import unavailable
+from s3edge_embedded.private_files import make_private_folder
 
 
 BUSY_TIMEOUT_S = 5.0
@@ -154,7 +155,7 @@ class SqliteFile:
             message = f"SQLite {sqlite3.sqlite_version} is too old; 3.37 or newer is needed."
             raise unavailable(message)
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_private_folder(self._path.parent)
             self._writer = _connect(self._path)
             _migrate(self._writer, self._migrations)
             for _ in range(READERS):

@@ -25,7 +25,7 @@ from s3edge.rules.media_urls import MediaUrls
 from s3edge.values import StoredObject
 from s3edge.web.http import Route
 from s3edge.web.media import media_route
-from s3edge_embedded.secrets_on_disk import read_or_create
+from s3edge_embedded.private_files import make_private_folder, read_or_create
 
 
 WRITE_BYTES = 256 * 1024
@@ -63,7 +63,7 @@ class FileObjectStorage:
 
     def __init__(self, folder: Path, base_url: str, clock: Clock) -> None:
         try:
-            (folder / _TEMPORARY).mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_private_folder(folder / _TEMPORARY)
             secret = read_or_create(
                 folder / ".media-secret", lambda: secrets.token_bytes(_SECRET_BYTES)
             )

@@ -147,7 +147,7 @@ _BASIC: dict[str, tuple[float, tuple[LchRange, ...]]] = {
         0.76,
         (
             LchRange((0.56, 0.90), (0.11, 1.0), (42.0, 78.0)),
-            LchRange((0.53, 0.85), (0.12, 1.0), (35.0, 70.0)),
+            LchRange((0.48, 0.85), (0.12, 1.0), (35.0, 70.0)),
         ),
     ),
     "brown": (
@@ -216,9 +216,8 @@ def _read(run: list[re.Match[str]], text: str) -> NamedColour | None:
     ranges = _everyday(compact)
     css = ImageColor.colormap.get(compact)
     if ranges:
-        # "darkorange" is a CSS value too; "red" needs none, its range holds it.
-        modified = compact not in _BASIC and compact not in _SAME_AS
-        return NamedColour(name, ranges, _reference(compact) if css and modified else None)
+        # As one word "darkgray" may mean CSS's value, which is a light grey; as two it cannot.
+        return NamedColour(name, ranges, _reference(compact) if css and len(run) == 1 else None)
     return NamedColour(name, (), _reference(compact)) if css else None
 
 

@@ -2,13 +2,13 @@
 A predictor that needs no GPU and no weights: colour words and standing out from the border.
 
 It has no understanding of nouns. "the red car" picks everything red, "the red car on green grass"
-everything red or green, and "the car" whatever stands out from the image's border. It is a stand-in,
-so that everything around the model (images, queues, money, masks) is real where no GPU is.
+everything red or green, and "the car" whatever stands out from the image's border. It is a
+stand-in, so that everything around the model (images, queues, money, masks) is real without a GPU.
 
 Once for an image: decoding, a working copy of bounded size, superpixels (SLIC; Achanta et al.,
 "SLIC superpixels compared to state-of-the-art superpixel methods", PAMI 2012). For each prompt: a
-score for each pixel of the working copy, a threshold, a clean-up, and edges drawn anew on the stored
-image's own pixels.
+score for each pixel of the working copy, a threshold, a clean-up, and edges drawn anew on the
+stored image's own pixels.
 """
 
 import io
@@ -82,18 +82,19 @@ class CpuPredictor:
             if colours := colours_in(prompt):
                 labels = tuple(colour.name for colour in colours)
                 scores = _colour_scores(scene, colours)
-                segmentations.append(self._cut_out(scene, scores, 0.5, labels))
+                segmentations.append(self._cut_out(scene, scores, scores > _FITTING, labels))
                 continue
             if foreground is None:
                 scores, threshold = _foreground_scores(scene)
-                foreground = self._cut_out(scene, scores, threshold, ("foreground",))
+                coarse = _redrawn(scene.lab, scores > threshold)
+                foreground = self._cut_out(scene, scores, coarse, ("foreground",))
             segmentations.append(foreground)
         return segmentations
 
     def _cut_out(
-        self, scene: "_Scene", scores: Scores, threshold: float, labels: tuple[str, ...]
+        self, scene: "_Scene", scores: Scores, coarse: Mask, labels: tuple[str, ...]
     ) -> Segmentation:
-        coarse = _without_specks(scores > threshold, self.speck_fraction)
+        coarse = _without_specks(coarse, self.speck_fraction)
         mask = _without_specks(_on_stored_pixels(scene, coarse), self.speck_fraction)
         return Segmentation(_png(mask), labels, _separation(scores, coarse) if mask.any() else 0.0)
 
@@ -231,6 +232,7 @@ def _region_means(region_of: NDArray[np.intp], values: NDArray[np.float32]) -> N
 # Scores by colour word
 
 _PIXEL_SHARE = 0.6
+_FITTING = 0.5
 
 
 def _colour_scores(scene: _Scene, colours: Sequence[NamedColour]) -> Scores:
@@ -280,6 +282,15 @@ def _foreground_scores(scene: _Scene) -> tuple[Scores, float]:
     if contrast.max() <= 0:
         return nothing
     contrast /= contrast.max()
+    import os
+    k = float(os.environ.get("K", "0"))
+    if k:
+        background = np.maximum(background, np.clip(1 - contrast / (k * contrast.mean()), 0, 1))
+    k = float(os.environ.get("M", "0"))
+    if k:
+        near = np.where(background > 0.5, difference, np.inf)
+        near = np.sort(near, axis=1)[:, :5].mean(axis=1)
+        background = np.maximum(background, np.exp(-near**2 / (2 * k * k)))
     contrast[contrast < contrast.mean()] = 0
 
     affinity = np.zeros((count, count))
@@ -390,27 +401,31 @@ def _separation(scores: Scores, mask: Mask) -> float:
 
 
 _EDGE_SIGMA = 1.5
+_WIDE_EDGE_SIGMA = 6.0
 _WHOLLY = 0.99
 _LOCAL_SIGMA = 6.0
 _TOLD_APART = 3.0
 _STRIP_PIXELS = 2_000_000
 
 
+def _redrawn(lab: OkLab, coarse: Mask) -> Mask:
+    """Move a mask's edges from those of superpixels to those of the working pixels."""
+    near_edge, weights, offset = _edge_model(lab, coarse, _WIDE_EDGE_SIGMA)
+    return np.where(near_edge, (weights * lab).sum(axis=-1) + offset > 0, coarse)
+
+
 def _on_stored_pixels(scene: _Scene, coarse: Mask) -> Mask:
     """
     Bring a working mask to the stored size, with its edges decided by the stored pixels.
 
-    A pixel near an edge goes to the side whose colours it is closer to, where a side's colours are
-    the local mean of the working pixels on it, as in region-based active contours (Lankton and
-    Tannenbaum, "Localizing region-based active contours", 2008), in one step. All of that is linear
-    in the pixel's colour, so three weights and an offset are made on the working copy and
-    interpolated.
+    The model of the edges is linear in a pixel's colour, so its parts are made on the working copy
+    and interpolated.
     """
     height, width = scene.stored.shape[:2]
     rows, columns = coarse.shape
     row_of = (np.arange(height) + 0.5) * rows / height
     column_of = (np.arange(width) + 0.5) * columns / width
-    near_edge, weights, offset = _edge_model(scene.lab, coarse)
+    near_edge, weights, offset = _edge_model(scene.lab, coarse, _EDGE_SIGMA)
 
     nearest_row, nearest_column = row_of.astype(np.intp)[:, np.newaxis], column_of.astype(np.intp)
     mask = coarse[nearest_row, nearest_column]
@@ -428,12 +443,24 @@ def _on_stored_pixels(scene: _Scene, coarse: Mask) -> Mask:
             weight = ndimage.map_coordinates(weights[..., channel], at, order=1, mode="nearest")
             towards += weight * colours[:, channel]
         mask[strip][y, x] = towards > 0
-    return mask
+    return np.asarray(mask, np.bool_)
 
 
-def _edge_model(lab: OkLab, coarse: Mask) -> tuple[Mask, NDArray[np.float32], NDArray[np.float32]]:
-    """Return where edges are, and the weights and offset whose sum is positive inside."""
-    inside = ndimage.gaussian_filter(coarse.astype(np.float32), _EDGE_SIGMA, mode="nearest")
+def _edge_model(
+    lab: OkLab, coarse: Mask, sigma: float
+) -> tuple[Mask, NDArray[np.float32], NDArray[np.float32]]:
+    """
+    Model which side of a mask's edge a pixel belongs to.
+
+    The side whose colours it is closer to, where a side's colours are the mean of the working pixels
+    on it round about; as in Lankton and Tannenbaum, "Localizing region-based active contours" (2008),
+    in one step.
+
+    Returns:
+        Where edges are within some ``sigma`` working pixels; and three weights for a pixel's OKLab
+        and an offset, whose sum is positive inside.
+    """
+    inside = ndimage.gaussian_filter(coarse.astype(np.float32), sigma, mode="nearest")
     near_edge = np.asarray((inside > 1 - _WHOLLY) & (inside < _WHOLLY), np.bool_)
     weights = np.zeros_like(lab)
     offset = inside - 0.5

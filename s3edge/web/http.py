@@ -1,7 +1,7 @@
 """Requests, responses and routes, without a framework."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 from uuid import UUID
 
 import msgspec
@@ -147,3 +147,11 @@ class Route:
     request_headers: Mapping[str, Mapping[str, Any]] = field(factory=dict)
     response_headers: Mapping[str, str] = field(factory=dict)
     limits_anonymous: bool = True
+
+
+@runtime_checkable
+class ServesRoutes(Protocol):
+    """An adapter that has routes of its own: a storage its media, an issuer its keys."""
+
+    def routes(self) -> Sequence[Route]:
+        """Return the routes."""

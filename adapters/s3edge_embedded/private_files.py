@@ -1,9 +1,21 @@
-"""Secrets made on first start and kept in files that only their owner can read."""
+"""Folders and files that only their owner can read; secrets are made on first start."""
 
 import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
+
+
+def make_private_folder(path: Path) -> None:
+    """
+    Make a folder, and those above it that are missing, for their owner alone.
+
+    Raises:
+        OSError: One of them cannot be made.
+    """
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    for folder in reversed(missing):
+        folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def read_or_create(path: Path, make: Callable[[], bytes]) -> bytes:
@@ -23,7 +35,7 @@ def read_or_create(path: Path, make: Callable[[], bytes]) -> bytes:
     try:
         return _read(path)
     except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private_folder(path.parent)
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:

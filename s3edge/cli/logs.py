@@ -1,0 +1,51 @@
+"""Log lines: for people on a terminal, JSON elsewhere; each with the id of its request."""
+
+import logging
+import sys
+
+import structlog
+
+from s3edge.web.app import REQUEST_ID
+
+
+def configure_logs(level: str) -> None:
+    """
+    Send every log line of the process to standard error.
+
+    Args:
+        level: ``debug``, ``info``, ``warning`` or ``error``.
+    """
+    on_terminal = sys.stderr.isatty()
+    shared = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        _add_request_id,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    render = (
+        [structlog.dev.ConsoleRenderer()]
+        if on_terminal
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    )
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared,
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    # Libraries' own news is not the operator's, unless they ask for all of it.
+    for name in ("httpx", "httpcore", "asyncio", "python_multipart", "PIL"):
+        logging.getLogger(name).setLevel(max(root.level, logging.WARNING))
+    logging.getLogger("uvicorn.error").setLevel(max(root.level, logging.WARNING))
+
+
+def _add_request_id(
+    logger: object,  # noqa: ARG001 - structlog's signature
+    method: str,  # noqa: ARG001 - likewise
+    event: structlog.typing.EventDict,
+) -> structlog.typing.EventDict:
+    event["request_id"] = REQUEST_ID.get()
+    return event

@@ -1,0 +1,89 @@
+"""``s3edge segment``."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from s3edge.cli.options import Failed, with_environment
+from s3edge.cli.overlay import save_overlay
+from s3edge.cli.remote import Progress as ProgressCallback
+from s3edge.cli.remote import Remote
+from s3edge.cli.serve import DEFAULT_HOST, DEFAULT_PORT
+
+
+DEFAULT_URL = f"http://{DEFAULT_HOST}:{DEFAULT_PORT}"
+
+
+@click.command()
+@click.argument("image", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("prompt")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where the mask goes [default IMAGE's name with .mask.png, here].",
+)
+@click.option("--url", help=f"The server [S3EDGE_BASE_URL, default {DEFAULT_URL}].")
+@click.option("--token", help="The access token [S3EDGE_TOKEN].")
+@with_environment
+def segment(
+    environ: Mapping[str, str],
+    image: Path,
+    prompt: str,
+    out: Path | None,
+    url: str | None,
+    token: str | None,
+) -> None:
+    """Segment IMAGE by PROMPT on a server; print where the mask and an overlay were saved."""
+    token = token or environ.get("S3EDGE_TOKEN")
+    if not token:
+        raise Failed("no access token; give --token or set S3EDGE_TOKEN (s3edge dev prints one)")
+    url = url or environ.get("S3EDGE_BASE_URL") or DEFAULT_URL
+    segment_to_files(url, token, image, prompt, out or Path(f"{image.stem}.mask.png"))
+
+
+def segment_to_files(url: str, token: str, image: Path, prompt: str, mask: Path) -> None:
+    """
+    Segment an image, save the mask and an overlay beside it, and print where they are.
+
+    Raises:
+        Failed: Says what went wrong.
+    """
+    with Remote(url, token) as remote, _progress_bar() as progress:
+        segmented = remote.segment(image, prompt, progress)
+    overlay = mask.with_name(mask.name.removesuffix(".png").removesuffix(".mask") + ".overlay.png")
+    try:
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        mask.write_bytes(segmented.mask_png)
+        save_overlay(image, mask, overlay)
+    except OSError as error:
+        raise Failed(f"the mask could not be saved: {error}") from None
+    metadata = segmented.result["metadata"]
+    click.echo(
+        f"{prompt!r}: {', '.join(map(str, segmented.result['labels']))};"
+        f" confidence {metadata['confidence']:.2f}, {metadata['inference_time_ms']:.0f} ms"
+        f" by {metadata.get('model_version', 'an unnamed model')}",
+        err=True,
+    )
+    click.echo(mask.absolute())
+    click.echo(overlay.absolute())
+
+
+@contextmanager
+def _progress_bar() -> Iterator[ProgressCallback]:
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description:<10}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        bar = bars.add_task("uploading", total=1.0)
+
+        def show(stage: str, done: float) -> None:
+            bars.update(bar, description=stage, completed=done)
+
+        yield show

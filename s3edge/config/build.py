@@ -1,0 +1,143 @@
+"""From settings to a deployment: each port's adapter is picked by its own setting."""
+
+import logging
+from typing import Any
+
+from attrs import evolve, frozen
+
+from s3edge import plugins
+from s3edge.config.settings import Settings, SettingsError
+from s3edge.errors import EdgeError
+from s3edge.gateway import Gateway, GatewayOptions, RandomIds, SystemClock
+from s3edge.ports import Clock, Database, Ids, Wiring
+from s3edge.web.app import WebApp
+from s3edge.web.cors import CorsPolicy
+from s3edge.web.http import ServesRoutes
+
+
+_log = logging.getLogger(__name__)
+
+
+@frozen
+class Deployment:
+    """
+    Everything that serves, built and not started.
+
+    Attributes:
+        settings: What it was built from.
+        gateway: The ports.
+        web: The HTTP application, for a door.
+    """
+
+    settings: Settings
+    gateway: Gateway
+    web: WebApp
+
+
+def build(
+    settings: Settings,
+    *,
+    bound_url: str,
+    clock: Clock | None = None,
+    ids: Ids | None = None,
+) -> Deployment:
+    """
+    Return a deployment of these settings.
+
+    Args:
+        settings: What to build.
+        bound_url: How the server is reached when the settings do not say.
+        clock: Tells the time; by default the machine's.
+        ids: Makes ids; by default random ones.
+
+    Raises:
+        SettingsError: An adapter is not installed, or cannot use its setting.
+    """
+    _warn_of_unsafe_tier(settings)
+    wiring = _wire(settings, bound_url, clock or SystemClock(), ids or RandomIds())
+    storage = _adapter("S3EDGE_STORAGE", plugins.STORAGES, settings.storage, wiring)
+    wiring = evolve(wiring, storage=storage)
+    gateway = Gateway(
+        authenticator=_adapter(
+            "S3EDGE_AUTH", plugins.AUTHENTICATORS, settings.auth, wiring
+        ),
+        storage=storage,
+        database=_adapter("S3EDGE_DATABASE", plugins.DATABASES, settings.database, wiring),
+        backend=_adapter("S3EDGE_BACKEND", plugins.BACKENDS, settings.backend, wiring),
+        rate_limiter=_adapter(
+            "S3EDGE_RATE_LIMIT_STORE", plugins.RATE_LIMITERS, settings.rate_limit_store, wiring
+        ),
+        options=_options(settings),
+        clock=wiring.clock,
+        ids=wiring.ids,
+    )
+    web = WebApp(
+        gateway,
+        extra_routes=[
+            route
+            for part in gateway.parts
+            if isinstance(part, ServesRoutes)
+            for route in part.routes()
+        ],
+        cors=CorsPolicy(settings.cors_origins),
+        trusted_proxies=settings.trusted_proxies,
+    )
+    return Deployment(settings, gateway, web)
+
+
+def build_database(settings: Settings) -> Database:
+    """
+    Return the database alone, for the operator's commands.
+
+    Raises:
+        SettingsError: As ``build``.
+    """
+    wiring = _wire(settings, "", SystemClock(), RandomIds())
+    database: Database = _adapter(
+        "S3EDGE_DATABASE", plugins.DATABASES, settings.database, wiring
+    )
+    return database
+
+
+def _wire(settings: Settings, bound_url: str, clock: Clock, ids: Ids) -> Wiring:
+    return Wiring(
+        data_dir=settings.data_dir,
+        public_url=settings.public_url or bound_url,
+        clock=clock,
+        ids=ids,
+        initial_credits=settings.initial_credits,
+        segment_cost=settings.segment_cost,
+        task_deadline_s=settings.task_deadline_s,
+        tier_claim=settings.tier_claim,
+    )
+
+
+def _options(settings: Settings) -> GatewayOptions:
+    return GatewayOptions(
+        rate_limits=settings.rate_limits,
+        limits_fail_open=settings.limits_fail_open,
+        image_hosts=settings.image_hosts,
+        predict_timeout_s=settings.predict_timeout_s,
+        dispatch_concurrency=settings.dispatch_concurrency,
+    )
+
+
+def _adapter(setting: str, group: str, value: str, wiring: Wiring) -> Any:
+    """Return what the adapter of a setting's scheme makes of it."""
+    try:
+        factory = plugins.load(group, plugins.scheme_of(value))
+        return factory(value, wiring)
+    except EdgeError as error:
+        message = f"{setting}: {error.message}"
+    except (plugins.UnknownAdapterError, OSError, ValueError) as error:
+        message = f"{setting}: {error}"
+    raise SettingsError(message)
+
+
+def _warn_of_unsafe_tier(settings: Settings) -> None:
+    if settings.tier_claim.split(".")[0] == "user_metadata":
+        _log.warning(
+            "S3EDGE_TIER_CLAIM=%s: users can write their own user_metadata, so anyone can claim any"
+            " tier; use app_metadata.tier",
+            settings.tier_claim,
+        )

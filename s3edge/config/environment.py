@@ -1,0 +1,37 @@
+"""Reads the environment, and a ``.env`` file under it."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+from s3edge.config.settings import SettingsError
+
+
+DEFAULT_ENV_FILE = Path(".env")
+
+
+def read_environment(env_file: Path | None = None) -> Mapping[str, str]:
+    """
+    Return the environment's variables, and those of a file where the environment has none.
+
+    Args:
+        env_file: Which file; by default ``.env`` in the current folder, if it is there.
+
+    Raises:
+        SettingsError: The named file cannot be read.
+    """
+    path = DEFAULT_ENV_FILE if env_file is None else env_file
+    if not path.is_file():
+        if env_file is not None:
+            message = f"--env-file: {env_file} is not a file"
+            raise SettingsError(message)
+        return dict(os.environ)
+    try:
+        # No interpolation: a secret may hold a dollar sign.
+        values = dotenv_values(path, interpolate=False)
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"{path} cannot be read: {error}"
+        raise SettingsError(message) from error
+    return {name: value for name, value in values.items() if value is not None} | dict(os.environ)

@@ -1,0 +1,58 @@
+"""Finds the adapter that a setting's scheme names, among the installed packages' entry points."""
+
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Any
+
+from s3edge.ports import Wiring
+
+
+AUTHENTICATORS = "s3edge.authenticators"
+DATABASES = "s3edge.databases"
+STORAGES = "s3edge.storages"
+BACKENDS = "s3edge.backends"
+RATE_LIMITERS = "s3edge.rate_limiters"
+
+GROUPS = (AUTHENTICATORS, DATABASES, STORAGES, BACKENDS, RATE_LIMITERS)
+"""One entry point group a port; the name of an entry point is the scheme it serves."""
+
+AdapterFactory = Callable[[str, Wiring], Any]
+"""Takes the setting's whole value and the wiring; returns the port's implementation."""
+
+
+class UnknownAdapterError(LookupError):
+    """No installed package serves a scheme, or the one that does cannot be loaded."""
+
+
+def scheme_of(value: str) -> str:
+    """Return what is before the colon: ``sqlite:///x`` gives ``sqlite``, ``supabase`` itself."""
+    return value.partition(":")[0].lower()
+
+
+def installed(group: str) -> list[str]:
+    """Return the schemes that installed packages serve."""
+    return sorted(entry_points(group=group).names)
+
+
+def load(group: str, scheme: str) -> AdapterFactory:
+    """
+    Return the factory of a scheme.
+
+    Raises:
+        UnknownAdapterError: Says which schemes there are, or what to install.
+    """
+    found = list(entry_points(group=group, name=scheme))
+    if not found:
+        message = f"no adapter for {scheme!r}; installed: {', '.join(installed(group))}"
+        raise UnknownAdapterError(message)
+    try:
+        factory: AdapterFactory = found[0].load()
+    except ModuleNotFoundError as error:
+        if error.name is not None and error.name.startswith("s3edge"):
+            raise  # not a missing extra: the installation itself is broken
+        message = (
+            f"the adapter for {scheme!r} needs the package {error.name!r};"
+            " install s3edge with its extra, or s3edge[all]"
+        )
+        raise UnknownAdapterError(message) from error
+    return factory
