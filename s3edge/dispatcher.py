@@ -96,10 +96,10 @@ class Dispatcher:
         await self._let_go(list(self._held))
 
     async def _work(self) -> None:
-        async for task in self._receive.clone():
-            try:
+        with self._receive.clone() as tasks:
+            async for task in tasks:
+                # Cancelled in here, the task stays held, and ``release`` lets go of it.
                 await self._run(task)
-            finally:
                 self._held.discard(task.id)
                 if self._draining and not self._held:
                     self._idle.set()
@@ -109,7 +109,7 @@ class Dispatcher:
             await self._dispatch(task)
         except EdgeError as error:
             _log.warning("task %s is left to recovery: %s", task.id, error)
-        except Exception:
+        except Exception:  # noqa: BLE001 - logged with its trace; the worker serves the next task
             _log.exception("task %s is left to recovery", task.id)
         self._signals.ended(task.id)
 
@@ -126,7 +126,7 @@ class Dispatcher:
         except EdgeError as error:
             _log.warning("recovery has to wait: %s", error)
             return
-        except Exception:
+        except Exception:  # noqa: BLE001 - logged with its trace; recovery comes round again
             _log.exception("recovery failed")
             return
         for task_id in found.settled:
@@ -160,5 +160,5 @@ class Dispatcher:
         except EdgeError as error:
             # The leases run out by themselves; a task dispatched twice runs and is charged once.
             _log.warning("leases of %d tasks could not be changed: %s", len(task_ids), error)
-        except Exception:
+        except Exception:  # noqa: BLE001 - logged with its trace; as above
             _log.exception("leases of %d tasks could not be changed", len(task_ids))

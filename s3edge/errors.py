@@ -79,7 +79,10 @@ class EdgeError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Keep every attribute when the error crosses a process boundary."""
-        return (_restore, (self.code, self.message, self.retryable, self.details, self.retry_after_s))
+        return (
+            _restore,
+            (self.code, self.message, self.retryable, self.details, self.retry_after_s),
+        )
 
 
 def _restore(
@@ -96,13 +99,9 @@ def _restore(
 
 def invalid(field: str, message: str) -> EdgeError:
     """Return an ``INVALID_REQUEST`` about one field."""
-    return EdgeError(
-        Code.INVALID_REQUEST, f"{field}: {message}", details=[Detail(field, message)]
-    )
+    return EdgeError(Code.INVALID_REQUEST, f"{field}: {message}", details=[Detail(field, message)])
 
 
 def unavailable(message: str, *, retry_after_s: int = 5) -> EdgeError:
     """Return a retryable ``SERVICE_UNAVAILABLE``: a dependency is down or too slow."""
-    return EdgeError(
-        Code.SERVICE_UNAVAILABLE, message, retryable=True, retry_after_s=retry_after_s
-    )
+    return EdgeError(Code.SERVICE_UNAVAILABLE, message, retryable=True, retry_after_s=retry_after_s)

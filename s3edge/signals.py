@@ -16,33 +16,33 @@ class TaskSignals:
     """
 
     def __init__(self) -> None:
-        self._events: dict[UUID, set[anyio.Event]] = {}
+        self._watches: dict[UUID, set[TaskWatch]] = {}
         self._closed = False
 
     def ended(self, task_id: UUID) -> None:
         """Wake everybody who watches this task."""
-        for event in self._events.get(task_id, ()):
-            event.set()
+        for watch in self._watches.get(task_id, ()):
+            watch.wake()
 
     @contextmanager
     def watch(self, task_id: UUID) -> Iterator["TaskWatch"]:
         """Hear of the task's end from now on."""
-        event = anyio.Event()
-        watchers = self._events.setdefault(task_id, set())
-        watchers.add(event)
+        watch = TaskWatch(self)
+        watches = self._watches.setdefault(task_id, set())
+        watches.add(watch)
         try:
-            yield TaskWatch(self, event)
+            yield watch
         finally:
-            watchers.discard(event)
-            if not watchers and self._events.get(task_id) is watchers:
-                del self._events[task_id]
+            watches.discard(watch)
+            if not watches and self._watches.get(task_id) is watches:
+                del self._watches[task_id]
 
     def close(self) -> None:
         """Wake everybody, for good: the process is about to stop, and long polls must not hold it."""
         self._closed = True
-        for watchers in self._events.values():
-            for event in watchers:
-                event.set()
+        for watches in self._watches.values():
+            for watch in watches:
+                watch.wake()
 
     @property
     def is_closed(self) -> bool:
@@ -53,13 +53,19 @@ class TaskSignals:
 class TaskWatch:
     """One waiter's view of one task; made by ``TaskSignals.watch``."""
 
-    def __init__(self, signals: TaskSignals, event: anyio.Event) -> None:
+    def __init__(self, signals: TaskSignals) -> None:
         self._signals = signals
-        self._event = event
+        self._event = anyio.Event()
+
+    def wake(self) -> None:
+        """End the wait that is on, or else the next one."""
+        self._event.set()
 
     async def wait(self, timeout_s: float) -> bool:
         """Wait for news, ``timeout_s`` seconds at most; return whether waiting on makes sense."""
         if not self._signals.is_closed:
             with anyio.move_on_after(timeout_s):
                 await self._event.wait()
+                # Heard once: whoever finds the task open all the same waits again.
+                self._event = anyio.Event()
         return not self._signals.is_closed

@@ -1,5 +1,6 @@
 """Credits and tasks in SQLite."""
 
+import functools
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -178,8 +179,7 @@ class SqliteDatabase:
 
         def claim(db: sqlite3.Connection) -> list[Task]:
             rows = db.execute(
-                f"select * from segmentation_results where {free}"
-                " order by created_at, id limit ?",
+                f"select * from segmentation_results where {free} order by created_at, id limit ?",
                 (now, limit),
             ).fetchall()
             _lease(db, [row["id"] for row in rows], now + _microseconds(lease_s))
@@ -229,7 +229,7 @@ class SqliteDatabase:
         """Implement ``Database``."""
         last = ""
         while True:
-            stretch = await self._file.read(lambda db, after=last: _accounts(db, after))
+            stretch = await self._file.read(functools.partial(_accounts, after=last))
             for account in stretch:
                 yield account
             if len(stretch) < _ACCOUNTS_AT_A_TIME:
@@ -286,8 +286,9 @@ class SqliteDatabase:
 
 def from_url(url: str, wiring: Wiring) -> Database:
     """
-    Return the database of a ``sqlite:///path`` setting; three slashes begin a relative path, four an
-    absolute one.
+    Return the database of a ``sqlite:///path`` setting.
+
+    Three slashes begin a relative path, four an absolute one.
 
     Raises:
         ValueError: The URL names no path.

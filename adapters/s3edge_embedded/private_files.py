@@ -1,5 +1,6 @@
 """Folders and files that only their owner can read; secrets are made on first start."""
 
+import contextlib
 import os
 import secrets
 from collections.abc import Callable
@@ -43,10 +44,8 @@ def read_or_create(path: Path, make: Callable[[], bytes]) -> bytes:
             file.write(make())
             file.flush()
             os.fsync(file.fileno())
-        try:
+        with contextlib.suppress(FileExistsError):
             os.link(temporary, path)
-        except FileExistsError:
-            pass
     finally:
         temporary.unlink()
     return _read(path)

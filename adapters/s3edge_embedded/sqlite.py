@@ -202,11 +202,7 @@ def _transaction(connection: sqlite3.Connection, mode: str) -> Iterator[None]:
 def _migrate(connection: sqlite3.Connection, package: str) -> None:
     """Apply the scripts that the file has not seen, each in one transaction, in order."""
     scripts = sorted(
-        (
-            script
-            for script in resources.files(package).iterdir()
-            if script.name.endswith(".sql")
-        ),
+        (script for script in resources.files(package).iterdir() if script.name.endswith(".sql")),
         key=lambda script: script.name,
     )
     with _transaction(connection, "immediate"):

@@ -12,7 +12,7 @@ import secrets
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self, TypeVar, TypeVarTuple, Unpack
+from typing import BinaryIO, Self, TypeVar, TypeVarTuple
 from urllib.parse import unquote, urlsplit
 
 import anyio
@@ -167,14 +167,12 @@ class FileObjectStorage:
                 gathered.clear()
         await self._in_thread(_finish, file, bytes(gathered))
 
-    async def _in_thread(
-        self, function: Callable[[Unpack[Ts]], T], *arguments: Unpack[Ts]
-    ) -> T:
+    async def _in_thread(self, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
         """Run a blocking call, in one of this storage's own threads."""
         try:
             return await to_thread.run_sync(function, *arguments, limiter=self._threads)
         except OSError as error:
-            _log.error("the storage folder failed: %s", error)  # noqa: TRY400 - no trace needed
+            _log.error("the storage folder failed: %s", error)
             raise unavailable("The storage cannot be used; try again.") from error
 
     def _path(self, key: str, content_type: str) -> Path:

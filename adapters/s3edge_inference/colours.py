@@ -217,7 +217,8 @@ def _read(run: list[re.Match[str]], text: str) -> NamedColour | None:
     css = ImageColor.colormap.get(compact)
     if ranges:
         # As one word "darkgray" may mean CSS's value, which is a light grey; as two it cannot.
-        return NamedColour(name, ranges, _reference(compact) if css and len(run) == 1 else None)
+        is_css_alone = len(run) == 1 and compact not in _BASIC and compact not in _SAME_AS
+        return NamedColour(name, ranges, _reference(compact) if css and is_css_alone else None)
     return NamedColour(name, (), _reference(compact)) if css else None
 
 
@@ -232,18 +233,22 @@ def _everyday(word: str) -> tuple[LchRange, ...]:
             if rest == word or plain not in _BASIC:
                 continue
             middle, ranges = _BASIC[plain]
-            bounds = (-1.0, middle) if is_dark else (middle, 2.0)
-            return tuple(
-                attrs.evolve(
-                    each,
-                    lightness=(
-                        max(bounds[0], each.lightness[0]),
-                        min(bounds[1], each.lightness[1]),
-                    ),
-                )
-                for each in ranges
-            )
+            return tuple((_darker if is_dark else _lighter)(each, middle) for each in ranges)
     return ()
+
+
+def _darker(range_: LchRange, middle: float) -> LchRange:
+    lowest, highest = range_.lightness
+    return attrs.evolve(range_, lightness=(lowest, min(highest, middle)))
+
+
+def _lighter(range_: LchRange, middle: float) -> LchRange:
+    lowest, highest = range_.lightness
+    dullest, purest = range_.chroma
+    # A pastel's chroma is small: "light yellow" is nearly white.
+    return LchRange(
+        (max(lowest, middle), highest), (min(dullest, dullest * 0.6), purest), range_.hue_deg
+    )
 
 
 def _reference(css_name: str) -> tuple[float, float, float]:

@@ -66,7 +66,9 @@ async def _body(receive: Receive) -> AsyncIterator[bytes]:
 
 async def _send(response: Response, send: Send, *, head: bool) -> None:
     body = response.body
-    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in response.headers]
+    headers = [
+        (name.encode("latin-1"), value.encode("latin-1")) for name, value in response.headers
+    ]
     if isinstance(body, bytes) and not any(name == b"content-length" for name, _ in headers):
         headers.append((b"content-length", str(len(body)).encode()))
     await send({"type": "http.response.start", "status": response.status, "headers": headers})

@@ -5,6 +5,7 @@ from typing import Any
 
 import jwt
 from attrs import field, frozen
+from jwt.types import Options
 
 from s3edge.errors import Code, EdgeError
 from s3edge.ports import Clock
@@ -20,11 +21,16 @@ LEGACY_ALGORITHM = "HS256"
 
 MAX_TOKEN_CHARACTERS = 8192
 
-_SIGNATURE_ONLY = {
+# The claims are checked by rules that take the time as an argument.
+_SIGNATURE_ONLY: Options = {
     "verify_signature": True,
-    # The claims are checked by rules that take the time as an argument.
-    **dict.fromkeys(("verify_exp", "verify_nbf", "verify_iat", "verify_aud", "verify_iss"), False),
-    **dict.fromkeys(("verify_sub", "verify_jti"), False),
+    "verify_exp": False,
+    "verify_nbf": False,
+    "verify_iat": False,
+    "verify_aud": False,
+    "verify_iss": False,
+    "verify_sub": False,
+    "verify_jti": False,
 }
 
 

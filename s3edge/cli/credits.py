@@ -17,6 +17,7 @@ from s3edge.rules.money import faults_of
 
 T = TypeVar("T")
 
+
 @click.group(name="credits")
 def credits_group() -> None:
     """Give users credits."""

@@ -16,13 +16,13 @@ def configure_logs(level: str) -> None:
         level: ``debug``, ``info``, ``warning`` or ``error``.
     """
     on_terminal = sys.stderr.isatty()
-    shared = [
+    shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         _add_request_id,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    render = (
+    render: list[structlog.typing.Processor] = (
         [structlog.dev.ConsoleRenderer()]
         if on_terminal
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]

@@ -69,7 +69,10 @@ def dev(environ: Mapping[str, str], host: str, port: int) -> None:
         if isinstance(authenticator, LocalAuthenticator):
             click.echo(f"export S3EDGE_TOKEN={authenticator.issuer.issue(DEVELOPER, Tier.PRO)}")
         click.echo(f"Serving at {url}, data in {settings.data_dir}; stop with Ctrl-C.", err=True)
-        click.echo("Paste the two lines above into another shell, then: s3edge segment IMAGE PROMPT", err=True)
+        click.echo(
+            "Paste the two lines above into another shell, then: s3edge segment IMAGE PROMPT",
+            err=True,
+        )
         run(app_of(deployment), listener)
 
 

@@ -1,11 +1,12 @@
 """Runs the Starlette door on uvicorn."""
 
+import asyncio
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from types import FrameType
 
 import uvicorn
@@ -14,6 +15,7 @@ from uvicorn.supervisors import Multiprocess
 
 from s3edge.cli.options import Failed, export, settings_of
 from s3edge.config import Deployment, build, read_environment
+from s3edge.gateway import Gateway
 from s3edge_starlette import create_app
 
 
@@ -28,16 +30,7 @@ KEEP_ALIVE_S = 65
 
 BACKLOG = 2048
 
-
-class Server(uvicorn.Server):
-    """A server that answers long polls at once when it is asked to stop."""
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop as uvicorn does, which waits for open requests."""
-        app = self.config.loaded_app
-        if isinstance(app, Starlette):
-            app.state.gateway.stop_waiting()
-        await super().shutdown(sockets)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -71,7 +64,15 @@ def url_of(listener: socket.socket) -> str:
 def app_of(deployment: Deployment) -> Starlette:
     """Return the application of a deployment."""
     app = create_app(deployment.web)
-    app.state.gateway = deployment.gateway
+    serve = app.router.lifespan_context
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        with _no_waiting_on_stop(deployment.gateway):
+            async with serve(app):
+                yield
+
+    app.router.lifespan_context = lifespan
     return app
 
 
@@ -84,9 +85,9 @@ def worker_app() -> Starlette:
 def run(app: Starlette, listener: socket.socket) -> None:
     """Serve in this process until a signal asks to stop; then exit with status 0."""
     # uvicorn raises the signal again when it has stopped; that a stop worked is no failure.
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOP_SIGNALS:
         signal.signal(number, _exit_well)
-    server = Server(_config(app))
+    server = uvicorn.Server(_config(app))
     server.run([listener])
     if not server.started:
         raise Failed("the server could not start; see the log")
@@ -96,13 +97,13 @@ def run_workers(environ: Mapping[str, str], listener: socket.socket, workers: in
     """Serve in several processes that share one listening socket."""
     export({**environ, PUBLIC_URL: environ.get(PUBLIC_URL) or url_of(listener)})
     config = _config(WORKER_FACTORY, workers=workers)
-    Multiprocess(config, target=Server(config).run, sockets=[listener]).run()
+    Multiprocess(config, [listener]).run()
 
 
 @contextmanager
 def running_in_thread(app: Starlette, listener: socket.socket) -> Iterator[None]:
     """Serve in a thread of this process while the context is open."""
-    server = Server(_config(app))
+    server = uvicorn.Server(_config(app))
     thread = threading.Thread(target=server.run, args=([listener],), name="s3edge-server")
     # The socket listens already, so a client that comes before the server is up only waits.
     listener.listen(BACKLOG)
@@ -129,6 +130,35 @@ def _config(app: Starlette | str, workers: int | None = None) -> uvicorn.Config:
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
     )
+
+
+@contextmanager
+def _no_waiting_on_stop(gateway: Gateway) -> Iterator[None]:
+    """
+    Answer long polls as soon as a signal asks to stop.
+
+    A server waits for open requests before it ends the application's lifespan, so the application
+    would hear of the stop only when the last long poll has run out.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    servers_own = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(gateway.stop_waiting)
+        handler = servers_own[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)
+
+    for number in STOP_SIGNALS:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in servers_own.items():
+            signal.signal(number, handler)
 
 
 def _exit_well(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's signature

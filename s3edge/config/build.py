@@ -58,9 +58,7 @@ def build(
     storage = _adapter("S3EDGE_STORAGE", plugins.STORAGES, settings.storage, wiring)
     wiring = evolve(wiring, storage=storage)
     gateway = Gateway(
-        authenticator=_adapter(
-            "S3EDGE_AUTH", plugins.AUTHENTICATORS, settings.auth, wiring
-        ),
+        authenticator=_adapter("S3EDGE_AUTH", plugins.AUTHENTICATORS, settings.auth, wiring),
         storage=storage,
         database=_adapter("S3EDGE_DATABASE", plugins.DATABASES, settings.database, wiring),
         backend=_adapter("S3EDGE_BACKEND", plugins.BACKENDS, settings.backend, wiring),
@@ -93,9 +91,7 @@ def build_database(settings: Settings) -> Database:
         SettingsError: As ``build``.
     """
     wiring = _wire(settings, "", SystemClock(), RandomIds())
-    database: Database = _adapter(
-        "S3EDGE_DATABASE", plugins.DATABASES, settings.database, wiring
-    )
+    database: Database = _adapter("S3EDGE_DATABASE", plugins.DATABASES, settings.database, wiring)
     return database
 
 

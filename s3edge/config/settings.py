@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 from urllib.parse import quote, urlsplit
 
 from attrs import field, frozen
@@ -14,6 +14,9 @@ from s3edge.rules.claims import DEFAULT_TIER_CLAIM
 from s3edge.rules.limits import DEFAULT_RATE_LIMITS, MAX_GRANT, RateLimits, parse_rate_limits
 from s3edge.web.addresses import Network, parse_networks
 
+
+T = TypeVar("T")
+D = TypeVar("D")
 
 PREFIX = "S3EDGE_"
 
@@ -191,7 +194,7 @@ class _Reader:
     def text(self, name: str, default: str) -> str:
         return self.value(name, str, default)
 
-    def value(self, name: str, parse: Callable[[str], Any], default: Any) -> Any:
+    def value(self, name: str, parse: Callable[[str], T], default: D) -> T | D:
         text = self._environ.get(name, "").strip()
         if not text:
             return default

@@ -41,9 +41,7 @@ class ThresholdBackend:
     async def predict_batch(self, request: BatchPredictRequest) -> BatchPrediction:
         """Implement ``InferenceBackend``."""
         results = [
-            await self._segment(
-                request.task_id, request.user_id, request.image_url, prompt, index
-            )
+            await self._segment(request.task_id, request.user_id, request.image_url, prompt, index)
             for index, prompt in enumerate(request.prompts)
         ]
         return BatchPrediction(request.task_id, results, 0.0)

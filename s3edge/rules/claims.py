@@ -60,8 +60,9 @@ def check_claims(claims: Mapping[str, Any], *, now: datetime, issuer: str) -> No
 def _time(claims: Mapping[str, Any], name: str) -> float | None:
     """Return a claim that is a NumericDate (RFC 7519, section 2), else ``None``."""
     value = claims.get(name)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and abs(value) < _LAST_TIME else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(value) < _LAST_TIME else None
 
 
 def _invalid(message: str) -> EdgeError:

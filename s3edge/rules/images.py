@@ -76,7 +76,9 @@ def check_type(first_bytes: bytes, declared: str) -> str:
         raise invalid("file", f"Send one of {', '.join(CONTENT_TYPES)}; got {_shown(declared)}.")
     actual = sniff(first_bytes)
     if actual is None:
-        raise invalid("file", f"The file is declared as {declared} but is not an image of that type.")
+        raise invalid(
+            "file", f"The file is declared as {declared} but is not an image of that type."
+        )
     if actual != declared:
         raise invalid("file", f"The file is declared as {declared} but its content is {actual}.")
     return actual
@@ -98,23 +100,58 @@ def read_header(prefix: bytes, content_type: str, *, complete: bool) -> ImageHea
         EdgeError: ``INVALID_REQUEST`` when the header cannot be read or names too many pixels.
     """
     try:
-        with warnings.catch_warnings():
-            # Ours is the lower limit, and it is checked below.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(prefix), formats=[_PILLOW_FORMATS[content_type]]) as image:
-                width, height = image.size
+        width, height = _size_of(prefix, content_type)
     except Image.DecompressionBombError:
         raise _too_many_pixels() from None
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError):
         # Pillow says the same of a header that is cut short and of one that is broken.
         if complete or len(prefix) >= MAX_HEADER_BYTES:
-            raise invalid("file", "The image's header cannot be read; the file is damaged.") from None
+            raise invalid(
+                "file", "The image's header cannot be read; the file is damaged."
+            ) from None
         return None
     if width < 1 or height < 1:
         raise invalid("file", "The image has no pixels.")
     if width * height > MAX_IMAGE_PIXELS:
         raise _too_many_pixels()
     return ImageHeader(content_type, width, height)
+
+
+def _size_of(prefix: bytes, content_type: str) -> tuple[int, int]:
+    """Return width and height; raise ``ValueError`` and whatever Pillow does when they are not there."""
+    if content_type == "image/webp":
+        return _webp_size(prefix)
+    with warnings.catch_warnings():
+        # Ours is the lower limit for pixels; what else Pillow remarks on a hostile header helps nobody.
+        warnings.simplefilter("ignore")
+        with Image.open(io.BytesIO(prefix), formats=[_PILLOW_FORMATS[content_type]]) as image:
+            return image.size
+
+
+def _webp_size(prefix: bytes) -> tuple[int, int]:
+    """
+    Return a WebP's width and height, which Pillow reads from whole files only.
+
+    Layout: RFC 9649, sections 2.5 to 2.7 and 3.4; RFC 6386, section 9.1.
+    """
+    kind, body = prefix[12:16], prefix[20:]
+    if kind == b"VP8 ":
+        is_key_frame = body[:1] and not body[0] & 1
+        if is_key_frame and body[3:6] == b"\x9d\x01\x2a":
+            return _number(body, 6, 2) & 0x3FFF, _number(body, 8, 2) & 0x3FFF
+    elif kind == b"VP8L" and body[:1] == b"\x2f":
+        bits = _number(body, 1, 4)
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    elif kind == b"VP8X":
+        return _number(body, 4, 3) + 1, _number(body, 7, 3) + 1
+    raise ValueError(kind)
+
+
+def _number(body: bytes, at: int, size: int) -> int:
+    digits = body[at : at + size]
+    if len(digits) < size:
+        raise EOFError
+    return int.from_bytes(digits, "little")
 
 
 def too_large() -> EdgeError:
@@ -128,7 +165,8 @@ def too_large() -> EdgeError:
 
 def _too_many_pixels() -> EdgeError:
     return invalid(
-        "file", f"The image has more than {MAX_IMAGE_PIXELS // 1_000_000} megapixels; scale it down."
+        "file",
+        f"The image has more than {MAX_IMAGE_PIXELS // 1_000_000} megapixels; scale it down.",
     )
 
 

@@ -1,8 +1,8 @@
-"""
+r"""
 How a task moves between states, and when it is tried again.
 
     pending --start--> processing --complete--> done
-       \\__________________\\________fail/overdue--> error (refunded, once)
+       \__________________\________fail/overdue--> error (refunded, once)
 """
 
 from s3edge.values import TaskStatus

@@ -69,7 +69,11 @@ def decode_cursor(text: str) -> Cursor:
         raise _not_ours() from None
     if version != _VERSION or not 1 < page <= MAX_PAGE + 1 or total < 0:
         raise _not_ours()
-    return Cursor(Position(created_at, UUID(bytes=id_bytes)), page, total)
+    cursor = Cursor(Position(created_at, UUID(bytes=id_bytes)), page, total)
+    # Base64 has several texts for the same bytes; ours is the one without padding.
+    if encode_cursor(cursor) != text:
+        raise _not_ours()
+    return cursor
 
 
 def _not_ours() -> Exception:

@@ -54,7 +54,7 @@ async def _check(name: str, dependency: Checked) -> CheckResult:
         message = f"did not answer within {CHECK_TIMEOUT_S:g} seconds"
     except EdgeError as error:
         message = error.message
-    except Exception:
+    except Exception:  # noqa: BLE001 - logged with its trace; a check never raises
         _log.exception("the check of %s raised an unforeseen error", name)
         message = "failed; see the log"
     latency_ms = round((anyio.current_time() - started) * 1000, 3)

@@ -69,9 +69,7 @@ async def dispatch_task(
     return await record_success(task, prediction, database=database, random=random)
 
 
-def _readable_url(
-    task: Task, storage: ObjectStorage, image_hosts: Collection[str]
-) -> str | None:
+def _readable_url(task: Task, storage: ObjectStorage, image_hosts: Collection[str]) -> str | None:
     key = image_key(task.user_id, task.source_image_url, storage)
     if key is not None:
         return storage.url_for(key)
@@ -101,7 +99,7 @@ async def _predict(
             )
         except EdgeError as refused:
             error = refused
-        except Exception:
+        except Exception:  # noqa: BLE001 - logged with its trace
             # An adapter's own fault must not leave the user charged for nothing.
             _log.exception("the inference backend raised an unforeseen error")
             raise EdgeError(Code.INFERENCE_FAILED, "The model could not be run.") from None

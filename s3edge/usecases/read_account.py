@@ -38,7 +38,9 @@ async def read_account(
         EdgeError: ``SERVICE_UNAVAILABLE``.
     """
     profile = await database.profile(user)
-    limits = {} if rate_limits is None else {
-        kind: rate_limits.of(user.tier, kind) for kind in USER_KINDS
-    }
+    limits = (
+        {}
+        if rate_limits is None
+        else {kind: rate_limits.of(user.tier, kind) for kind in USER_KINDS}
+    )
     return AccountSummary(user.tier, profile.credits, limits)

@@ -9,7 +9,7 @@ from s3edge.errors import Code, EdgeError
 from s3edge.ports import Database
 from s3edge.rules.keys import unsigned
 from s3edge.rules.lifecycle import MAX_RECORD_ATTEMPTS, retry_delay_s
-from s3edge.values import Outcome, Prediction, Task
+from s3edge.values import Json, Outcome, Prediction, Task
 
 
 _log = logging.getLogger(__name__)
@@ -32,12 +32,12 @@ async def record_success(
     Raises:
         EdgeError: ``SERVICE_UNAVAILABLE`` when the database could not be told.
     """
-    metadata = {
+    metadata: dict[str, Json] = {
         "inference_time_ms": prediction.inference_time_ms,
         "confidence": prediction.confidence,
     }
     if prediction.model_version is not None:
-        metadata |= {"model_version": prediction.model_version}
+        metadata["model_version"] = prediction.model_version
     outcome = Outcome(unsigned(prediction.mask_url), prediction.labels, metadata)
     return await _insist(lambda: database.complete_task(task.id, outcome), random)
 
@@ -59,9 +59,7 @@ async def record_failure(
     return await _insist(lambda: database.fail_task(task.id, code, error.message), random)
 
 
-async def _insist(
-    write: Callable[[], Awaitable[bool]], random: Callable[[], float]
-) -> bool:
+async def _insist(write: Callable[[], Awaitable[bool]], random: Callable[[], float]) -> bool:
     """Write through a passing fault of the database; writing twice changes nothing."""
     for attempt in range(1, MAX_RECORD_ATTEMPTS):
         try:

@@ -70,9 +70,7 @@ async def upload_image(
     header, first_bytes = await _read_header(limited, declared_type)
     image_id = ids.new()
     key = upload_key(user.user_id, image_id)
-    stored = await storage.put(
-        key, _joined(first_bytes, limited), content_type=header.content_type
-    )
+    stored = await storage.put(key, _joined(first_bytes, limited), content_type=header.content_type)
     return UploadedImage(
         image_id=image_id,
         image_url=storage.url_for(key),

@@ -117,7 +117,9 @@ class WebApp:
     ) -> Response:
         try:
             if path is None:
-                raise EdgeError(Code.NOT_FOUND, "There is nothing at this path.")
+                return self._failure(
+                    EdgeError(Code.NOT_FOUND, "There is nothing at this path."), request_id
+                )
             if is_preflight(request):
                 return self._cors.preflight(path.methods)
             route = path.route_for(request.method)
@@ -133,7 +135,7 @@ class WebApp:
             return self._failure(error, request_id)
         except ClientDisconnected:
             raise
-        except Exception:
+        except Exception:  # noqa: BLE001 - logged with its trace
             _log.exception("unforeseen error at %s %s", request.method, request.path)
             return self._failure(
                 EdgeError(

@@ -32,9 +32,7 @@ _DEFAULT_RETRY_AFTER_S = 5
 
 def success(reply: Reply, request_id: UUID, now: datetime) -> Response:
     """Return the response of a handler that answered."""
-    body = Success(
-        success=True, data=reply.data, error=None, meta=ResponseMeta(request_id, now)
-    )
+    body = Success(success=True, data=reply.data, error=None, meta=ResponseMeta(request_id, now))
     return Response(reply.status, [*JSON_HEADERS, *reply.headers], _encoder.encode(body))
 
 

@@ -228,8 +228,8 @@ def _failed(found: Task, value: T) -> T | UnsetType:
 
 
 def _code_of(found: Task) -> Code:
-    known = found.error_code in set(Code)
-    return Code(found.error_code) if known else Code.INFERENCE_FAILED
+    code = found.error_code
+    return Code(code) if code is not None and code in set(Code) else Code.INFERENCE_FAILED
 
 
 def _dependency_health(

@@ -168,9 +168,7 @@ class TaskState(Struct, frozen=True):
 class ResultsQuery(Struct, frozen=True):
     """Which results to list."""
 
-    page: Annotated[
-        int, Meta(ge=1, le=MAX_PAGE, description="From 1; ignored with a cursor.")
-    ] = 1
+    page: Annotated[int, Meta(ge=1, le=MAX_PAGE, description="From 1; ignored with a cursor.")] = 1
     limit: Annotated[int, Meta(ge=1, description="Above 100 is taken as 100.")] = DEFAULT_LIMIT
     project_id: UUID | UnsetType = UNSET
     status: TaskStatus | UnsetType = UNSET
@@ -178,7 +176,8 @@ class ResultsQuery(Struct, frozen=True):
         Annotated[
             str,
             Meta(
-                max_length=MAX_CURSOR_CHARACTERS, description="The next_cursor of an earlier answer."
+                max_length=MAX_CURSOR_CHARACTERS,
+                description="The next_cursor of an earlier answer.",
             ),
         ]
         | UnsetType

@@ -8,6 +8,7 @@ hears of every fault in the body, to its very end, before it can take the file f
 Format: RFC 7578 (multipart/form-data) over RFC 2046, section 5.1.
 """
 
+import re
 from collections import deque
 from collections.abc import AsyncIterator
 from types import TracebackType
@@ -35,6 +36,8 @@ MAX_OVERHEAD_BYTES = 64 * 1024
 
 MAX_PART_HEADERS = 8
 MAX_PART_HEADER_BYTES = 4 * 1024
+
+_LENGTH = re.compile(r"[0-9]+")
 
 _FILE = "file"
 _PROJECT = "project_id"
@@ -95,6 +98,7 @@ class UploadForm:
         self._file_chunks: deque[bytes] = deque()
         self._file_seen = False
         self._overhead_bytes = 0
+        self._begun = False
         self._ended = False
 
     async def __aenter__(self) -> Self:
@@ -136,14 +140,18 @@ class UploadForm:
                 raise invalid("body", "The multipart body ends before its last boundary.")
             return False
         file_bytes_before = sum(map(len, self._file_chunks))
+        # Behind a leading newline the parser would skip to the chunk's first hyphen, wherever it is cut.
+        content = chunk if self._begun else chunk.lstrip(b"\r\n")
+        self._begun = self._begun or bool(content)
         try:
-            self._parser.write(chunk)
+            self._parser.write(content)
         except FormParserError:
             raise invalid("body", "The body is not well-formed multipart/form-data.") from None
         self._overhead_bytes += len(chunk) - sum(map(len, self._file_chunks)) + file_bytes_before
         if self._overhead_bytes > MAX_OVERHEAD_BYTES:
             raise invalid(
-                "body", f"The form holds more than {MAX_OVERHEAD_BYTES // 1024} KiB besides the file."
+                "body",
+                f"The form holds more than {MAX_OVERHEAD_BYTES // 1024} KiB besides the file.",
             )
         return True
 
@@ -211,7 +219,7 @@ def _check_declared_length(content_length: str | None) -> None:
     """Refuse at once what says of itself that it is too large."""
     if (
         content_length is not None
-        and content_length.isdecimal()
-        and int(content_length) > MAX_IMAGE_BYTES + MAX_OVERHEAD_BYTES
+        and _LENGTH.fullmatch(content_length)
+        and float(content_length) > MAX_IMAGE_BYTES + MAX_OVERHEAD_BYTES
     ):
         raise too_large()

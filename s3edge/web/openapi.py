@@ -1,6 +1,4 @@
-"""
-Writes the OpenAPI 3.1 document from the route table and the message types that serve the requests.
-"""
+"""Writes the OpenAPI 3.1 document from the route table and the messages that serve the requests."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,7 +27,10 @@ _WITH_AUTH = (
     Code.SERVICE_UNAVAILABLE,
 )
 
-_REQUEST_ID = {"description": "The meta.request_id.", "schema": {"type": "string", "format": "uuid"}}
+_REQUEST_ID = {
+    "description": "The meta.request_id.",
+    "schema": {"type": "string", "format": "uuid"},
+}
 _RATE_LIMIT = {
     name: {"description": text, "schema": {"type": "string"}}
     for name, text in (

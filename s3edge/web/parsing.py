@@ -26,8 +26,8 @@ IDEMPOTENCY_KEY_PATTERN = (
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-_INTEGER = re.compile(r"-?\d{1,18}")
-_DECIMAL = re.compile(r"-?\d{1,9}(\.\d{1,9})?")
+_INTEGER = re.compile(r"-?[0-9]{1,18}")
+_DECIMAL = re.compile(r"-?[0-9]{1,9}(\.[0-9]{1,9})?")
 # msgspec ends a message with the place: "Expected `int` >= 1 - at `$.page`".
 _PLACE = re.compile(r"^(?P<message>.*?)(?: - at `\$\.?(?P<field>[^`]*)`)?$", re.DOTALL)
 _MISSING = re.compile(r"missing required field `(?P<field>[^`]*)`")

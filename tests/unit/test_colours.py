@@ -8,10 +8,12 @@ from s3edge_inference.colours import colours_in, oklab
 
 
 def names_in(prompt: str) -> list[str]:
+    """Return the names of the colours that a prompt names."""
     return [colour.name for colour in colours_in(prompt)]
 
 
 def fit(name: str, hex_colour: str) -> float:
+    """Rate one sRGB colour by one name, 0 to 1."""
     (colour,) = colours_in(name)
     rgb = np.array([ImageColor.getrgb(hex_colour)[:3]], np.uint8)
     return float(colour.membership(oklab(rgb))[0])

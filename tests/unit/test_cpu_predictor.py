@@ -24,6 +24,7 @@ PREDICTOR: Predictor = CpuPredictor()
 
 
 def encoded(pixels: Pixels | Image.Image, format_: str = "PNG", **options: object) -> bytes:
+    """Return an image file."""
     buffer = io.BytesIO()
     image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
     image.save(buffer, format_, **options)
@@ -31,45 +32,54 @@ def encoded(pixels: Pixels | Image.Image, format_: str = "PNG", **options: objec
 
 
 def mask_of(segmentation: Segmentation) -> Mask:
+    """Decode a segmentation's mask."""
     return np.asarray(Image.open(io.BytesIO(segmentation.mask_png))) > 0
 
 
 def picked(image: bytes, prompt: str) -> Mask:
+    """Segment by one prompt."""
     (segmentation,) = PREDICTOR.segment(image, [prompt])
     return mask_of(segmentation)
 
 
 def iou(one: Mask, other: Mask) -> float:
+    """Return intersection over union: 1 for equal masks, 0 for disjoint ones."""
     return float((one & other).sum() / (one | other).sum())
 
 
 def disc(height: int, width: int, y: float, x: float, radius: float) -> Mask:
+    """Return a disc's mask; all in pixels."""
     rows, columns = np.mgrid[:height, :width]
     return np.asarray((rows - y) ** 2 + (columns - x) ** 2 < radius**2, np.bool_)
 
 
 def box(height: int, width: int, top: int, left: int, bottom: int, right: int) -> Mask:
+    """Return a rectangle's mask; ``bottom`` and ``right`` are outside it."""
     mask = np.zeros((height, width), np.bool_)
     mask[top:bottom, left:right] = True
     return mask
 
 
 def noisy(pixels: Pixels, sigma: float) -> Pixels:
+    """Add the same Gaussian noise every time, in 8-bit steps."""
     noise = np.random.default_rng(7).normal(0, sigma, pixels.shape)
     return np.clip(pixels + noise, 0, 255).astype(np.uint8)
 
 
 def plain(height: int, width: int, colour: str = "#808080") -> Pixels:
+    """Return a surface of one colour."""
     return np.full((height, width, 3), ImageColor.getrgb(colour)[:3], np.uint8)
 
 
 def textured_grey(height: int, width: int) -> Pixels:
+    """Return a wavy, noisy grey surface."""
     rows, columns = np.mgrid[:height, :width]
     waves = 128 + 25 * np.sin(rows / 9) * np.cos(columns / 13)
     return noisy(np.repeat(waves[..., np.newaxis], 3, axis=2).astype(np.uint8), 12)
 
 
 def painted(pixels: Pixels, mask: Mask, colour: str) -> Pixels:
+    """Colour the mask's pixels, in a copy."""
     result = pixels.copy()
     result[mask] = ImageColor.getrgb(colour)[:3]
     return result
@@ -102,6 +112,7 @@ SHADES = {
 
 
 def many_shapes() -> Pixels:
+    """Return all of ``SHAPES`` in their ``SHADES`` on light grey."""
     scene = plain(400, 600, "#d8d6d0")
     for name, mask in SHAPES.items():
         scene = painted(scene, mask, SHADES[name])
@@ -303,6 +314,8 @@ SMALL_JPEG = encoded(painted(plain(48, 64), disc(48, 64, 24, 32, 12), "#d02020")
 
 
 def png_header(width: int, height: int) -> bytes:
+    """Return a PNG that ends before its first pixel."""
+
     def chunk(kind: bytes, body: bytes) -> bytes:
         checksum = struct.pack(">I", zlib.crc32(kind + body))
         return struct.pack(">I", len(body)) + kind + body + checksum
@@ -313,7 +326,7 @@ def png_header(width: int, height: int) -> bytes:
 
 @pytest.mark.parametrize(("width", "height"), [(8500, 6000), (12_000, 9000), (60_000, 60_000)])
 def test_too_many_pixels_are_refused_by_the_header(width: int, height: int) -> None:
-    """A file that claims over 50 megapixels is refused before its pixels, which it lacks, matter."""
+    """A file that claims over 50 megapixels is refused for that, though it holds no pixel."""
     with pytest.raises(UnreadableImage, match="at most 50 megapixels"):
         PREDICTOR.segment(png_header(width, height), ["red"])
 
@@ -390,7 +403,7 @@ def test_a_photograph_is_segmented_sensibly() -> None:
 @settings(max_examples=25, deadline=None)
 @given(
     names=st.permutations(["red", "green", "blue", "yellow", "purple", "white", "black"]),
-    is_disc=st.booleans(),
+    shape=st.sampled_from(["disc", "box"]),
     height=st.integers(90, 260),
     width=st.integers(90, 260),
     place=st.tuples(st.floats(0.35, 0.65), st.floats(0.35, 0.65)),
@@ -399,7 +412,7 @@ def test_a_photograph_is_segmented_sensibly() -> None:
 )
 def test_any_shape_of_any_colour_is_picked(
     names: list[str],
-    is_disc: bool,
+    shape: str,
     height: int,
     width: int,
     place: tuple[float, float],
@@ -408,7 +421,7 @@ def test_any_shape_of_any_colour_is_picked(
 ) -> None:
     """Wherever a disc or a box is, and whatever its and its background's colours, it is found."""
     y, x, radius = place[0] * height, place[1] * width, size * min(height, width)
-    if is_disc:
+    if shape == "disc":
         truth = disc(height, width, y, x, radius)
     else:
         truth = box(
