@@ -174,9 +174,9 @@ def _as_rgb(image: Image.Image) -> Image.Image:
 
 # Analysis that no prompt is needed for
 
-_SLIC_COMPACTNESS = 10.0
-_SMALLEST_SUPERPIXEL = 16
-_SLIC_SMALLEST_SIDE = 8
+_SLIC_COMPACTNESS = 10.0  # Perceptual units that a superpixel's width weighs as much as.
+_SMALLEST_SUPERPIXEL = 16  # Working pixels.
+_SLIC_SMALLEST_SIDE = 8  # Working pixels.
 _PERCEPTUAL = np.array([100, 200, 200], np.float32)
 """Scales OKLab to about CIELAB's numbers, chroma doubled as in CSS Color 4's deltaEOK2."""
 
@@ -231,8 +231,8 @@ def _region_means(region_of: NDArray[np.intp], values: NDArray[np.float32]) -> N
 
 # Scores by colour word
 
-_PIXEL_SHARE = 0.6
-_FITTING = 0.5
+_PIXEL_SHARE = 0.6  # Of a pixel's own fit in its score; its superpixel's has the rest.
+_FITTING = 0.5  # Where a colour's range has its border.
 
 
 def _colour_scores(scene: _Scene, colours: Sequence[NamedColour]) -> Scores:
@@ -250,11 +250,11 @@ def _colour_scores(scene: _Scene, colours: Sequence[NamedColour]) -> Scores:
 
 # Scores by standing out from the border
 
-_SAME_SURFACE = 7.0
-_NEARBY = 0.25
-_LITTLE = 0.6
-_BACKGROUND_WEIGHT = 5.0
-_LEAST_CONTRAST = 4.0
+_SAME_SURFACE = 7.0  # Colour steps below it, in perceptual units, do not end a surface.
+_NEARBY = 0.25  # As a fraction of the image's longer side.
+_LITTLE = 0.6  # Contrast below this fraction of the mean is like the background's own.
+_BACKGROUND_WEIGHT = 5.0  # Against 1 for the foreground; the source's value.
+_LEAST_CONTRAST = 4.0  # Perceptual units between foreground and rest: less is noise.
 _FEWEST_REGIONS = 3
 _TINY = 1e-6
 
@@ -396,12 +396,12 @@ def _separation(scores: Scores, mask: Mask) -> float:
     return min(1.0, max(0.0, float(scores[mask].mean()) - rest))
 
 
-_EDGE_SIGMA = 1.5
-_WIDE_EDGE_SIGMA = 6.0
+_EDGE_SIGMA = 1.5  # Working pixels that an edge may move, about, for the stored pixels' sake.
+_WIDE_EDGE_SIGMA = 6.0  # The same for edges of superpixels, which stray further.
 _WHOLLY = 0.99
-_LOCAL_SIGMA = 6.0
-_TOLD_APART = 3.0
-_STRIP_PIXELS = 2_000_000
+_LOCAL_SIGMA = 6.0  # Working pixels round about that tell what a side looks like.
+_TOLD_APART = 3.0  # Perceptual units between two sides that colours can decide.
+_STRIP_PIXELS = 2_000_000  # Stored pixels that are decided at once.
 
 
 def _redrawn(lab: OkLab, coarse: Mask) -> Mask:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from s3edge.cli.options import Failed, settings_of, with_environment
+from s3edge.cli.options import WRONG_USAGE, Failed, settings_of, with_environment
 from s3edge.cli.segment import segment_to_files
 from s3edge.cli.server import app_of, bind, running_in_thread, url_of
 from s3edge.config import build
@@ -22,15 +22,20 @@ PROMPT = "the orange suit"
 
 
 @click.command()
-@click.argument(
-    "image", required=False, type=click.Path(path_type=Path, exists=True, dir_okay=False)
-)
-@click.argument("prompt", required=False)
+@click.argument("image", default="")
+@click.argument("prompt", default="")
 @with_environment
-def demo(environ: Mapping[str, str], image: Path | None, prompt: str | None) -> None:
-    """Segment IMAGE by PROMPT on a server that is started for it; by default a photograph."""
+def demo(environ: Mapping[str, str], image: str, prompt: str) -> None:
+    """
+    Segment IMAGE by PROMPT on a server that is started for it.
+
+    Without an IMAGE, or with an empty one, a photograph; without a PROMPT, what stands out.
+    """
     settings = settings_of({"S3EDGE_LOG": "warning", **environ}, embedded=True)
-    chosen = image or _photograph()
+    chosen = Path(image) if image else _photograph()
+    if not chosen.is_file():
+        raise Failed(f"there is no file {chosen}", WRONG_USAGE)
+    prompt = prompt or ("what stands out" if image else PROMPT)
     with bind("127.0.0.1", 0) as listener:
         url = url_of(listener)
         deployment = build(settings, bound_url=url)
@@ -38,13 +43,13 @@ def demo(environ: Mapping[str, str], image: Path | None, prompt: str | None) -> 
         if not isinstance(authenticator, LocalAuthenticator):
             raise Failed("the demo signs its own token; leave S3EDGE_AUTH unset")
         token = authenticator.issuer.issue(RandomIds().new(), Tier.PRO)
-        click.echo(f"Segmenting {chosen.name} by {(prompt or PROMPT)!r} at {url}", err=True)
+        click.echo(f"Segmenting {chosen.name} by {prompt!r} at {url}", err=True)
         with running_in_thread(app_of(deployment), listener):
             segment_to_files(
                 url,
                 token,
                 chosen,
-                prompt or (PROMPT if image is None else "foreground"),
+                prompt,
                 settings.data_dir / "demo" / f"{chosen.stem}.mask.png",
             )
 

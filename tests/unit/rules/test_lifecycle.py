@@ -1,0 +1,60 @@
+"""How a task moves between states, and when it is tried again."""
+
+import pytest
+
+from s3edge.rules.lifecycle import (
+    HEARTBEAT_S,
+    LEASE_S,
+    MAX_PREDICT_ATTEMPTS,
+    has_ended,
+    may_start,
+    retry_delay_s,
+)
+from s3edge.values import TaskStatus
+
+
+@pytest.mark.parametrize(
+    ("status", "starts", "ended"),
+    [
+        (TaskStatus.PENDING, True, False),
+        (TaskStatus.PROCESSING, True, False),
+        (TaskStatus.DONE, False, True),
+        (TaskStatus.ERROR, False, True),
+    ],
+)
+def test_a_task_may_start_until_it_has_ended(
+    status: TaskStatus,
+    starts: bool,  # noqa: FBT001 - a column of the table
+    ended: bool,  # noqa: FBT001 - likewise
+) -> None:
+    """A task whose worker died is started again; ``done`` and ``error`` are final."""
+    assert may_start(status) is starts
+    assert has_ended(status) is ended
+
+
+def test_delays_double_up_to_a_cap() -> None:
+    """Each failure waits up to twice as long as the one before, but never for long."""
+    longest = [retry_delay_s(attempt, 1.0) for attempt in range(1, 9)]
+
+    assert longest == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 20.0, 20.0]
+
+
+def test_the_delay_is_jittered_over_its_whole_range() -> None:
+    """Clients that failed together do not come back together."""
+    assert retry_delay_s(3, 0.0) == 0.0
+    assert retry_delay_s(3, 0.5) == 1.0
+
+
+def test_a_late_attempt_does_not_overflow() -> None:
+    """However often something failed, the delay stays at its cap."""
+    assert retry_delay_s(10**9, 1.0) == 20.0
+
+
+def test_the_backend_is_asked_for_a_quarter_of_a_minute_at_the_most() -> None:
+    """All the delays between attempts together stay short of what a user would wait for."""
+    assert sum(retry_delay_s(attempt, 1.0) for attempt in range(1, MAX_PREDICT_ATTEMPTS)) < 16
+
+
+def test_two_lost_heartbeats_do_not_lose_a_task() -> None:
+    """A lease outlives two heartbeats."""
+    assert 2 * HEARTBEAT_S < LEASE_S
