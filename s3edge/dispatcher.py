@@ -55,6 +55,9 @@ class Dispatcher:
         self._send, self._receive = anyio.create_memory_object_stream[Task](QUEUE_LIMIT)
         self._draining = False
         self._idle = anyio.Event()
+        # Set when tasks are known to wait in the database and there is room for them.
+        self._hungry = anyio.Event()
+        self._more_waits = False
 
     def submit(self, task: Task) -> bool:
         """
@@ -101,6 +104,8 @@ class Dispatcher:
                 # Cancelled in here, the task stays held, and ``release`` lets go of it.
                 await self._run(task)
                 self._held.discard(task.id)
+                if self._more_waits and len(self._held) <= self._concurrency:
+                    self._hungry.set()
                 if self._draining and not self._held:
                     self._idle.set()
 
@@ -117,10 +122,12 @@ class Dispatcher:
         while True:
             if not self._draining:
                 await self._recover_once()
-            await anyio.sleep(RECOVERY_INTERVAL_S)
+            with anyio.move_on_after(RECOVERY_INTERVAL_S):
+                await self._hungry.wait()
+            self._hungry = anyio.Event()
 
     async def _recover_once(self) -> None:
-        room = min(QUEUE_LIMIT - len(self._held), 2 * self._concurrency)
+        room = max(0, min(QUEUE_LIMIT, 2 * self._concurrency) - len(self._held))
         try:
             found = await recover_tasks(room, LEASE_S, database=self._database)
         except EdgeError as error:
@@ -135,6 +142,8 @@ class Dispatcher:
         for task in found.claimed:
             _log.info("task %s was held by nobody; it is dispatched again", task.id)
             self.submit(task)
+        # A full answer means that more wait: come back when these are nearly done.
+        self._more_waits = len(found.claimed) == room
 
     async def _keep_leases(self) -> None:
         while True:

@@ -35,7 +35,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 def bind(host: str, port: int) -> socket.socket:
     """
-    Return a listening socket.
+    Return a listening socket: a client that comes before the server is up only waits.
 
     Raises:
         Failed: The address cannot be used.
@@ -45,6 +45,7 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         message = f"cannot listen on {host} port {port}: {error.strerror}; choose another --port"
@@ -105,8 +106,6 @@ def running_in_thread(app: Starlette, listener: socket.socket) -> Iterator[None]
     """Serve in a thread of this process while the context is open."""
     server = uvicorn.Server(_config(app))
     thread = threading.Thread(target=server.run, args=([listener],), name="s3edge-server")
-    # The socket listens already, so a client that comes before the server is up only waits.
-    listener.listen(BACKLOG)
     thread.start()
     try:
         yield

@@ -8,7 +8,7 @@ How a task moves between states, and when it is tried again.
 from s3edge.values import TaskStatus
 
 
-LEASE_S = 30.0
+LEASE_S = 15.0
 """How long a task stays with whoever holds it, in seconds, unless they say that they still do."""
 
 HEARTBEAT_S = LEASE_S / 3

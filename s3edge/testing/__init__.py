@@ -1,1 +1,41 @@
-"""For tests."""
+"""
+Contract suites: what an implementation of a port must pass.
+
+An adapter's test subclasses the suite of its port and supplies one fixture, ``harness``::
+
+    class TestMyStorage(ObjectStorageContract):
+        @pytest.fixture
+        async def harness(self) -> ObjectStorageHarness: ...
+
+The tests are async and run by anyio's pytest plugin: a fixture ``anyio_backend`` that returns
+``"asyncio"`` picks the loop. Call ``pytest.register_assert_rewrite("s3edge.testing")`` in the
+``conftest.py`` to see values in failures. What differs between correct adapters is a field of the
+harness; no subclass overrides a test.
+
+``s3edge.testing.contracts.database_machine`` also drives a database through random interleavings.
+"""
+
+from s3edge.testing.clock import ManualClock
+from s3edge.testing.contracts.authenticator import AuthenticatorContract, AuthenticatorHarness
+from s3edge.testing.contracts.database import DatabaseContract, DatabaseHarness
+from s3edge.testing.contracts.inference_backend import (
+    InferenceBackendContract,
+    InferenceBackendHarness,
+)
+from s3edge.testing.contracts.object_storage import ObjectStorageContract, ObjectStorageHarness
+from s3edge.testing.contracts.rate_limiter import RateLimiterContract, RateLimiterHarness
+
+
+__all__ = [
+    "AuthenticatorContract",
+    "AuthenticatorHarness",
+    "DatabaseContract",
+    "DatabaseHarness",
+    "InferenceBackendContract",
+    "InferenceBackendHarness",
+    "ManualClock",
+    "ObjectStorageContract",
+    "ObjectStorageHarness",
+    "RateLimiterContract",
+    "RateLimiterHarness",
+]

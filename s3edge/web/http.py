@@ -124,10 +124,12 @@ class Route:
         errors: The codes that the route may answer with, besides those that every route may.
         query: The message that the query string is read as.
         body: The message that a JSON body is read as.
+        body_rules: What the body's JSON Schema says besides its fields.
         form: The media types of a body that is not JSON, as OpenAPI writes them.
         also: Further statuses that carry a message of their own.
         request_headers: Name to OpenAPI's words on it, of headers with a meaning of their own.
         response_headers: Name to description, likewise.
+        links: OpenAPI's links from a success to the operations that go on from it.
         limits_anonymous: Whether requests without a valid token are counted by client address.
     """
 
@@ -142,10 +144,12 @@ class Route:
     errors: Sequence[Code] = ()
     query: type[msgspec.Struct] | None = None
     body: type[msgspec.Struct] | None = None
+    body_rules: Mapping[str, Any] = field(factory=dict)
     form: Mapping[str, Any] | None = None
     also: Mapping[int, type[msgspec.Struct]] = field(factory=dict)
     request_headers: Mapping[str, Mapping[str, Any]] = field(factory=dict)
     response_headers: Mapping[str, str] = field(factory=dict)
+    links: Mapping[str, Mapping[str, Any]] = field(factory=dict)
     limits_anonymous: bool = True
 
 

@@ -13,7 +13,7 @@ from uuid import UUID
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from s3edge.errors import Code
-from s3edge.rules.paging import DEFAULT_LIMIT, MAX_CURSOR_CHARACTERS, MAX_PAGE
+from s3edge.rules.paging import CURSOR_PATTERN, DEFAULT_LIMIT, MAX_PAGE
 from s3edge.rules.prompts import PROMPT_PATTERN
 from s3edge.usecases.read_task import MAX_WAIT_S
 from s3edge.usecases.request_segmentation import MAX_URL_CHARACTERS
@@ -176,7 +176,7 @@ class ResultsQuery(Struct, frozen=True):
         Annotated[
             str,
             Meta(
-                max_length=MAX_CURSOR_CHARACTERS,
+                extra_json_schema={"pattern": CURSOR_PATTERN},
                 description="The next_cursor of an earlier answer.",
             ),
         ]

@@ -105,7 +105,8 @@ def _operation(route: Route) -> dict[str, Any]:
         "security": [] if route.kind is None else [{"bearer": []}],
     }
     if route.body is not None:
-        content: Mapping[str, Any] | None = {JSON_TYPE: {"schema": _ref(route.body.__name__)}}
+        schema = {**_ref(route.body.__name__), **route.body_rules}
+        content: Mapping[str, Any] | None = {JSON_TYPE: {"schema": schema}}
     else:
         content = route.form
     if content is not None:
@@ -169,6 +170,8 @@ def _responses(route: Route) -> dict[str, Any]:
         responses[str(route.status)] = _response(
             route.summary, f"Success_{route.data.__name__}_", headers | own
         )
+        if route.links:
+            responses[str(route.status)]["links"] = route.links
     for status, codes in sorted(_by_status(route).items()):
         retry = _RETRY_AFTER if status in (429, 503) else {}
         responses[str(status)] = _response(", ".join(codes), "Failure", headers | retry)

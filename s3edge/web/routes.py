@@ -30,6 +30,31 @@ UPLOAD_FORM = {
     }
 }
 
+EXACTLY_ONE_IMAGE = {
+    "oneOf": [
+        {
+            "required": ["image_url"],
+            "properties": {"image_url": {"type": "string"}, "image_id": {"type": "null"}},
+        },
+        {
+            "required": ["image_id"],
+            "properties": {"image_id": {"type": "string"}, "image_url": {"type": "null"}},
+        },
+    ]
+}
+
+LINKS_OF_UPLOAD = {
+    "Segment": {
+        "operationId": "segment",
+        "requestBody": {"image_id": "$response.body#/data/image_id", "text_prompt": "red"},
+    }
+}
+
+LINKS_OF_SEGMENT = {
+    name: {"operationId": operation, "parameters": {"id": "$response.body#/data/task_id"}}
+    for name, operation in (("Task", "task"), ("Result", "result"))
+}
+
 API_ROUTES: tuple[Route, ...] = (
     Route(
         "GET",
@@ -61,6 +86,7 @@ API_ROUTES: tuple[Route, ...] = (
         data=messages.Upload,
         errors=(Code.INVALID_REQUEST, Code.FILE_TOO_LARGE, Code.SERVICE_UNAVAILABLE),
         form=UPLOAD_FORM,
+        links=LINKS_OF_UPLOAD,
     ),
     Route(
         "POST",
@@ -80,6 +106,8 @@ API_ROUTES: tuple[Route, ...] = (
             Code.SERVICE_UNAVAILABLE,
         ),
         body=messages.SegmentRequest,
+        body_rules=EXACTLY_ONE_IMAGE,
+        links=LINKS_OF_SEGMENT,
         request_headers={
             "Idempotency-Key": {
                 "schema": {"type": "string", "pattern": IDEMPOTENCY_KEY_PATTERN},

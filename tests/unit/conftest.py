@@ -2,17 +2,14 @@
 
 import asyncio
 import selectors
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import anyio
 import pytest
 
 from s3edge.ports import Clock
-
-
-START = datetime(2026, 1, 2, 3, 4, 0, tzinfo=UTC)
+from s3edge.testing.clock import START
 
 
 class JumpingSelector(selectors.DefaultSelector):
@@ -47,18 +44,11 @@ class JumpingLoop(asyncio.SelectorEventLoop):
 
 
 class LoopClock:
-    """Goes with the loop's time, and can be set ahead of it."""
-
-    def __init__(self) -> None:
-        self.ahead = timedelta()
+    """Goes with the loop's time, so that leases run out while a test sleeps."""
 
     def now(self) -> datetime:
         """Implement ``Clock``."""
-        return START + timedelta(seconds=anyio.current_time()) + self.ahead
-
-    def advance(self, seconds: float) -> None:
-        """Let time pass."""
-        self.ahead += timedelta(seconds=seconds)
+        return START + timedelta(seconds=anyio.current_time())
 
 
 @pytest.fixture(scope="session")
@@ -71,10 +61,3 @@ def jumping_loop() -> tuple[str, dict[str, Any]]:
 def clock() -> Clock:
     """Go with the loop's time."""
     return LoopClock()
-
-
-@pytest.fixture
-def advance(clock: Clock) -> Callable[[float], None]:
-    """Set the clock ahead by some seconds."""
-    assert isinstance(clock, LoopClock)
-    return clock.advance

@@ -1,0 +1,359 @@
+"""
+Drives a ``Database`` through random interleavings, against a model of what it must say.
+
+The suite checks each promise by itself; this finds the orders of events that nobody thought of.
+"""
+
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import AbstractAsyncContextManager, ExitStack
+from functools import partial
+from typing import ClassVar, TypeVar, TypeVarTuple, Unpack
+from uuid import UUID
+
+import hypothesis.strategies as st
+from anyio.from_thread import start_blocking_portal
+from attrs import define, field
+from hypothesis import settings
+from hypothesis.stateful import (
+    Bundle,
+    MultipleResults,
+    RuleBasedStateMachine,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+)
+
+from s3edge.errors import Code, EdgeError
+from s3edge.rules.lifecycle import LEASE_S, has_ended
+from s3edge.rules.money import faults_of
+from s3edge.testing.contracts.concurrency import at_once
+from s3edge.testing.contracts.database import OUTCOME, DatabaseHarness, new_task
+from s3edge.values import Account, Position, ResultQuery, TaskStatus, User
+
+
+USERS = 3
+MAX_EXAMPLES = 60
+MAX_STEPS = 40
+
+SPAN_S = 10.0
+"""
+Every span of time is a multiple of it. So no lease or deadline ends near the present, and a database
+whose own clock also runs agrees with the model.
+"""
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+OpenHarness = Callable[[], AbstractAsyncContextManager[DatabaseHarness]]
+
+
+@define
+class _Row:
+    """What the model knows of a task."""
+
+    user: int
+    created_at: float
+    deadline: float
+    lease_until: float
+    status: TaskStatus = TaskStatus.PENDING
+
+    @property
+    def is_open(self) -> bool:
+        return not has_ended(self.status)
+
+
+@define
+class _Model:
+    """
+    What the database must say; users are numbers.
+
+    Balances are not kept but follow from the tasks, so that the model cannot lose or make credits.
+    """
+
+    cost: int
+    deadline_s: float
+    granted: list[int]
+    now: float = 0.0
+    rows: dict[UUID, _Row] = field(factory=dict)
+    keys: dict[tuple[int, str], tuple[UUID, str]] = field(factory=dict)
+
+    def used(self, user: int) -> int:
+        return self.cost * sum(
+            row.user == user and row.status is not TaskStatus.ERROR for row in self.rows.values()
+        )
+
+    def credits(self, user: int) -> int:
+        return self.granted[user] - self.used(user)
+
+    def refusal(self, user: int, key: str | None, request: str) -> Code | None:
+        if key is not None and (user, key) in self.keys:
+            _, first_request = self.keys[user, key]
+            return None if request == first_request else Code.IDEMPOTENCY_KEY_REUSED
+        return Code.INSUFFICIENT_CREDITS if self.credits(user) < self.cost else None
+
+    def add(self, task_id: UUID, user: int) -> None:
+        self.rows[task_id] = _Row(user, self.now, self.now + self.deadline_s, self.now + LEASE_S)
+
+    def end(self, task_id: UUID, status: TaskStatus) -> bool:
+        row = self.rows[task_id]
+        if not row.is_open:
+            return False
+        row.status = status
+        return True
+
+    def free(self) -> set[UUID]:
+        return {
+            task_id
+            for task_id, row in self.rows.items()
+            if row.is_open and row.lease_until <= self.now
+        }
+
+    def overdue(self) -> set[UUID]:
+        return {
+            task_id
+            for task_id, row in self.rows.items()
+            if row.is_open and row.deadline <= self.now
+        }
+
+    def lease(self, task_ids: Collection[UUID], lease_s: float) -> None:
+        for task_id in task_ids:
+            self.rows[task_id].lease_until = self.now + lease_s
+
+    def created_at(self, task_ids: Collection[UUID]) -> Sequence[float]:
+        return [self.rows[task_id].created_at for task_id in task_ids]
+
+
+class _DatabaseMachine(RuleBasedStateMachine):
+    """The rules, for whatever database ``open_harness`` opens."""
+
+    open_harness: ClassVar[OpenHarness]
+
+    tasks: Bundle[UUID] = Bundle("tasks")
+    users = st.integers(0, USERS - 1)
+    spans = st.integers(1, 6)
+
+    def __init__(self) -> None:
+        super().__init__()
+        with ExitStack() as stack:
+            # Machines are synchronous; the database lives on the event loop of another thread.
+            self._portal = stack.enter_context(start_blocking_portal("asyncio"))
+            self._harness = stack.enter_context(
+                self._portal.wrap_async_context_manager(type(self).open_harness())
+            )
+            self._database = self._harness.database
+            # What an earlier run left would crowd this run's tasks out of the claims.
+            self._run(self._harness.advance, self._harness.deadline_s)
+            self._run(self._database.settle_overdue)
+            self._users: list[User] = [self._run(self._harness.new_user) for _ in range(USERS)]
+            self._exits = stack.pop_all()
+        self._model = _Model(
+            cost=self._harness.segment_cost,
+            deadline_s=self._harness.deadline_s,
+            granted=[self._harness.initial_credits] * USERS,
+        )
+
+    def teardown(self) -> None:
+        """Close the database."""
+        self._exits.close()
+
+    def _run(self, function: Callable[[Unpack[Ts]], Awaitable[T]], *arguments: *Ts) -> T:
+        return self._portal.call(function, *arguments)
+
+    @rule(
+        target=tasks,
+        user=users,
+        key=st.sampled_from([None, "a", "b"]),
+        request=st.sampled_from(["one", "another"]),
+    )
+    def reserve(self, user: int, key: str | None, request: str) -> MultipleResults[UUID]:
+        """Reserve a task: a new one, a repeat, or one with a key that was used before."""
+        refusal = self._model.refusal(user, key, request)
+        new = new_task(key=key, request=request)
+        try:
+            reservation = self._run(self._database.reserve_task, self._users[user], new)
+        except EdgeError as error:
+            assert error.code is refusal  # noqa: PT017 - a refusal is one of two right answers
+            return multiple()
+        assert refusal is None
+        first = self._model.keys.get((user, key or ""))
+        if first is not None:
+            assert (reservation.replayed, reservation.task.id) == (True, first[0])
+        else:
+            assert (reservation.replayed, reservation.task.id) == (False, new.id)
+            self._model.add(new.id, user)
+            if key is not None:
+                self._model.keys[user, key] = (new.id, request)
+        assert reservation.credits == self._model.credits(user)
+        assert reservation.task.status is self._model.rows[reservation.task.id].status
+        return multiple() if reservation.replayed else multiple(new.id)
+
+    @rule(target=tasks, user=users, count=st.integers(2, 8))
+    def reserve_at_once(self, user: int, count: int) -> MultipleResults[UUID]:
+        """Reserve several tasks concurrently: as many are accepted as the balance covers."""
+        affordable = self._model.credits(user) // self._model.cost
+        reserve = partial(self._database.reserve_task, self._users[user])
+        reservations, refusals = self._run(
+            at_once, [partial(reserve, new_task()) for _ in range(count)]
+        )
+        assert len(reservations) == min(count, affordable)
+        assert {error.code for error in refusals} <= {Code.INSUFFICIENT_CREDITS}
+        accepted = [reservation.task.id for reservation in reservations]
+        for task_id in accepted:
+            self._model.add(task_id, user)
+        return multiple(*accepted)
+
+    @precondition(lambda self: self._harness.checks_projects)
+    @rule(user=users)
+    def reserve_for_a_foreign_project(self, user: int) -> None:
+        """Ask for a task in another user's project, which is refused."""
+        foreign = self._run(self._harness.new_project, self._users[(user + 1) % USERS])
+        try:
+            self._run(self._database.reserve_task, self._users[user], new_task(project_id=foreign))
+        except EdgeError as error:
+            assert error.code is Code.INVALID_REQUEST  # noqa: PT017 - it must be this refusal
+        else:
+            raise AssertionError("a foreign project was accepted")
+
+    @rule(task_id=tasks)
+    def start(self, task_id: UUID) -> None:
+        """Start a task."""
+        row = self._model.rows[task_id]
+        assert self._run(self._database.start_task, task_id) is row.is_open
+        if row.is_open:
+            row.status = TaskStatus.PROCESSING
+
+    @rule(task_id=tasks)
+    def complete(self, task_id: UUID) -> None:
+        """End a task well."""
+        expected = self._model.end(task_id, TaskStatus.DONE)
+        assert self._run(self._database.complete_task, task_id, OUTCOME) is expected
+
+    @rule(task_id=tasks)
+    def fail(self, task_id: UUID) -> None:
+        """End a task in error."""
+        expected = self._model.end(task_id, TaskStatus.ERROR)
+        ended = self._run(self._database.fail_task, task_id, Code.INFERENCE_FAILED, "It broke.")
+        assert ended is expected
+
+    @rule(task_id=tasks)
+    def complete_and_fail_at_once(self, task_id: UUID) -> None:
+        """End a task in both ways concurrently: one of them happens, whichever."""
+        complete = partial(self._database.complete_task, task_id, OUTCOME)
+        fail = partial(self._database.fail_task, task_id, Code.INFERENCE_FAILED, "It broke.")
+        ended, refusals = self._run(at_once, [complete, fail, complete, fail])
+        assert refusals == []
+        assert ended.count(True) == self._model.rows[task_id].is_open
+        task = self._run(self._database.task, self._users[self._model.rows[task_id].user], task_id)
+        assert task is not None
+        assert has_ended(task.status)
+        self._model.end(task_id, task.status)
+
+    @rule(spans=spans)
+    def wait(self, spans: int) -> None:
+        """Let some time pass."""
+        self._advance(spans * SPAN_S)
+
+    @rule()
+    def wait_for_the_deadline(self) -> None:
+        """Let so much time pass that everything open is overdue."""
+        self._advance(self._harness.deadline_s)
+
+    @rule()
+    def settle_overdue(self) -> None:
+        """End what is overdue."""
+        overdue = self._model.overdue()
+        settled = self._run(self._database.settle_overdue)
+        assert len(set(settled)) == len(settled)
+        assert set(settled) & self._model.rows.keys() == overdue
+        for task_id in overdue:
+            self._model.end(task_id, TaskStatus.ERROR)
+
+    @rule(limit=st.integers(1, 4), spans=spans)
+    def claim(self, limit: int, spans: int) -> None:
+        """Claim tasks: only free ones, the oldest of them, as many as there are up to the limit."""
+        free = self._model.free()
+        batch = self._run(self._database.claim_tasks, limit, spans * SPAN_S)
+        claimed = [task.id for task in batch if task.id in self._model.rows]
+        assert len(batch) <= limit
+        assert len(set(claimed)) == len(claimed)
+        assert set(claimed) <= free
+        for task in batch:
+            if task.id in free:
+                assert task.status is self._model.rows[task.id].status
+        left = free - set(claimed)
+        ages = self._model.created_at(claimed)
+        assert ages == sorted(ages)
+        if left:
+            assert len(batch) == limit
+            assert max(ages, default=0.0) <= min(self._model.created_at(left))
+        self._model.lease(claimed, spans * SPAN_S)
+
+    @rule(task_ids=st.lists(tasks, max_size=3), spans=st.integers(0, 6))
+    def extend_leases(self, task_ids: list[UUID], spans: int) -> None:
+        """Hold some tasks, or let go of them."""
+        self._run(self._database.extend_leases, task_ids, spans * SPAN_S)
+        self._model.lease(task_ids, spans * SPAN_S)
+
+    @rule(user=users, amount=st.integers(1, 12))
+    def grant(self, user: int, amount: int) -> None:
+        """Give a user credits."""
+        self._model.granted[user] += amount
+        balance = self._run(self._database.grant_credits, self._users[user].user_id, amount)
+        assert balance == self._model.credits(user)
+
+    @invariant()
+    def money_is_neither_lost_nor_made(self) -> None:
+        """Every balance is the model's, and every account's books are right."""
+        for number, user in enumerate(self._users):
+            profile = self._run(self._database.profile, user)
+            assert profile.credits == self._model.credits(number)
+            account, used = self._run(self._harness.account, user), self._model.used(number)
+            assert faults_of(account) == []
+            assert account == Account(
+                user.user_id, self._model.credits(number), self._model.granted[number], used, used
+            )
+
+    @invariant()
+    def tasks_are_where_they_should_be(self) -> None:
+        """Each user has exactly their tasks, in the model's statuses."""
+        for number, user in enumerate(self._users):
+            statuses = self._run(self._statuses, user)
+            assert statuses == {
+                task_id: row.status
+                for task_id, row in self._model.rows.items()
+                if row.user == number
+            }
+
+    def _advance(self, seconds: float) -> None:
+        self._run(self._harness.advance, seconds)
+        self._model.now += seconds
+
+    async def _statuses(self, user: User) -> dict[UUID, TaskStatus]:
+        page = await self._database.results(user, ResultQuery(limit=100))
+        statuses = {task.id: task.status for task in page.tasks}
+        while page.has_more:
+            last = page.tasks[-1]
+            after = Position(last.created_at, last.id)
+            page = await self._database.results(user, ResultQuery(limit=100, after=after))
+            statuses |= {task.id: task.status for task in page.tasks}
+        return statuses
+
+
+def database_machine(open_harness: OpenHarness) -> type[RuleBasedStateMachine]:
+    """
+    Return a state machine over the database that ``open_harness`` opens, once a run.
+
+    Its ``TestCase`` is what a test module assigns to a name for pytest to find::
+
+        TestMyDatabaseMachine = database_machine(open_my_database).TestCase
+    """
+
+    class DatabaseMachine(_DatabaseMachine):
+        """Named for what Hypothesis shows of it."""
+
+    DatabaseMachine.open_harness = open_harness
+    DatabaseMachine.TestCase.settings = settings(
+        max_examples=MAX_EXAMPLES, stateful_step_count=MAX_STEPS, deadline=None
+    )
+    return DatabaseMachine

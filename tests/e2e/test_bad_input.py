@@ -1,0 +1,186 @@
+"""What a broken or hostile client sends over a real socket, and what is left behind: nothing."""
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+
+LIMIT = 10 * 1024 * 1024
+
+HEAD = (
+    b'--B\r\nContent-Disposition: form-data; name="file"; filename="x.png"\r\n'
+    b"Content-Type: image/png\r\n\r\n"
+)
+TAIL = b"\r\n--B--\r\n"
+MULTIPART = {"Content-Type": "multipart/form-data; boundary=B"}
+
+
+@pytest.fixture
+def client(server) -> Iterator[httpx.Client]:
+    """Return a signed-in client."""
+    with server.client() as signed_in:
+        yield signed_in
+
+
+def stored(server) -> list[Path]:
+    """Return every file in the media folder, unfinished ones too."""
+    media = server.data_dir / "data" / "media"
+    return [
+        path
+        for path in media.rglob("*")
+        if path.is_file() and path.name not in {".media-secret", ".base-urls"}
+    ]
+
+
+def padded(image: bytes, size: int) -> bytes:
+    """Return an image file of exactly this size: bytes behind a PNG's end are no part of it."""
+    return image + b"\0" * (size - len(image))
+
+
+def in_chunks(body: bytes, size: int = 64 * 1024) -> Iterator[bytes]:
+    """Yield a body in pieces, which makes the request chunked, without a Content-Length."""
+    for start in range(0, len(body), size):
+        yield body[start : start + size]
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_ten_mebibytes_are_accepted_and_one_byte_more_is_not(
+    server, client, scene, chunked: bool
+) -> None:
+    """The limit is exact, with and without Content-Length, and a refused file leaves nothing."""
+    for size, status in ((LIMIT, 200), (LIMIT + 1, 413)):
+        body = HEAD + padded(scene, size) + TAIL
+        answer = client.post(
+            "/api/v1/upload", content=in_chunks(body) if chunked else body, headers=MULTIPART
+        )
+        assert answer.status_code == status, answer.text
+    assert answer.json()["error"]["code"] == "FILE_TOO_LARGE"
+    assert len(stored(server)) == 1
+
+
+def test_an_endless_body_is_refused_when_the_limit_is_passed(server, client, scene) -> None:
+    """The answer comes while the client still sends."""
+    sent = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal sent
+        yield HEAD + scene
+        for _ in range(4096):
+            sent += 64 * 1024
+            yield b"\0" * (64 * 1024)
+
+    # Sent by hand: an HTTP library would finish the body before it reads the answer.
+    with connected(server) as connection:
+        connection.sendall(
+            b"POST /api/v1/upload HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+            b"Content-Type: multipart/form-data; boundary=B\r\nAuthorization: "
+            + client.headers["Authorization"].encode()
+            + b"\r\n\r\n"
+        )
+        answer = b""
+        connection.setblocking(False)  # noqa: FBT003
+        for chunk in endless():
+            connection.setblocking(True)  # noqa: FBT003
+            connection.sendall(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+            connection.setblocking(False)  # noqa: FBT003
+            try:
+                answer = connection.recv(65536)
+            except BlockingIOError:
+                continue
+            break
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert sent < 4 * LIMIT
+    assert stored(server) == []
+
+
+def connected(server) -> socket.socket:
+    """Return a bare connection to a server."""
+    parts = urlsplit(server.url)
+    return socket.create_connection((str(parts.hostname), int(parts.port or 0)), timeout=30)
+
+
+def test_a_client_that_stops_half_way_leaves_nothing(server, client, scene) -> None:
+    """The connection breaks in the middle of the file: no object, no temporary file."""
+    with connected(server) as connection:
+        connection.sendall(
+            b"POST /api/v1/upload HTTP/1.1\r\nHost: x\r\nContent-Length: 5000000\r\n"
+            b"Content-Type: multipart/form-data; boundary=B\r\nAuthorization: "
+            + client.headers["Authorization"].encode()
+            + b"\r\n\r\n"
+            + HEAD
+            + padded(scene, 1_000_000)
+        )
+    # A whole upload afterwards; then the broken one's temporary file must be gone as well.
+    answer = client.post("/api/v1/upload", files={"file": ("x.png", scene, "image/png")})
+    assert answer.status_code == 200
+    assert server.stop() == 0
+    assert len(stored(server)) == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"x" * 200_000, id="no boundary"),
+        pytest.param(HEAD + b"\x89PNG\r\n\x1a\n" + b"\0" * 300_000, id="no last boundary"),
+        pytest.param(TAIL.lstrip(), id="no parts"),
+        pytest.param(HEAD + TAIL, id="empty file"),
+        pytest.param(
+            b'--B\r\nContent-Disposition: form-data; name="x"\r\n\r\n1\r\n' * 100_000 + TAIL,
+            id="100,000 parts",
+        ),
+        pytest.param(
+            b"--B\r\nX-Long: " + b"y" * 65_536 + b"\r\n\r\n" + TAIL, id="64 KiB part header"
+        ),
+    ],
+)
+def test_a_broken_form_is_refused(server, client, body: bytes) -> None:
+    """Whatever is wrong with the form, the answer is 400 and nothing is stored."""
+    answer = client.post("/api/v1/upload", content=body, headers=MULTIPART)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "INVALID_REQUEST")
+    assert stored(server) == []
+
+
+def test_a_request_header_of_64_kib_harms_nobody(server, client) -> None:
+    """It is refused or ignored, and the next request is served."""
+    with connected(server) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nX-Long: " + b"y" * 65_536 + b"\r\n\r\n")
+        assert connection.recv(4096).startswith(b"HTTP/1.1 ")
+    assert client.get("/health").status_code == 200
+
+
+def test_a_refused_segment_costs_nothing(server, client, scene) -> None:
+    """After every kind of refusal the balance is whole and there is no row."""
+    uploaded = client.post(
+        "/api/v1/upload", files={"file": ("x.png", scene, "image/png")}
+    ).json()["data"]
+    url = uploaded["image_url"]
+    bodies: list[object] = [
+        [],
+        "text",
+        {},
+        {"image_url": url},
+        {"text_prompt": "x"},
+        {"image_url": url, "text_prompt": ""},
+        {"image_url": url, "text_prompt": "a\u0000b"},
+        {"image_url": url, "text_prompt": "x" * 501},
+        {"image_url": url, "text_prompt": 5},
+        {"image_url": url, "image_id": uploaded["image_id"], "text_prompt": "x"},
+        {"image_url": url, "text_prompt": "x", "project_id": "mine"},
+        {"image_url": "file:///etc/passwd", "text_prompt": "x"},
+        {"image_url": "http://169.254.169.254/latest", "text_prompt": "x"},
+        {"image_url": url.replace("127.0.0.1", "evil.example"), "text_prompt": "x"},
+    ]
+    for body in bodies:
+        answer = client.post("/api/v1/segment", json=body)
+        assert answer.status_code == 400, (body, answer.text)
+    raw = b'{"image_url": "%b", "text_prompt": "lone \\ud800 surrogate"}' % url.encode()
+    assert client.post("/api/v1/segment", content=raw).status_code == 400
+    assert client.post("/api/v1/segment", content=b"[" * 60_000).status_code == 400
+    assert client.post("/api/v1/segment", content=b" " * 65_537).status_code == 413
+    assert client.get("/api/v1/me").json()["data"]["credits"] == 100
+    assert client.get("/api/v1/results").json()["data"]["total"] == 0
