@@ -1,14 +1,17 @@
 """
-Objects as plain files, one a key.
+Objects as plain files, each in a folder named for its key.
 
-A put writes to a temporary file in the same file system, syncs it, links it under its final name and
-syncs the folder: whoever reads sees the whole object or none, also after a power cut. The media type
-is kept as the file's ending, so that the folder can be looked at with any image viewer.
+A put writes into a temporary folder of the same file system, syncs the file, and renames the folder to
+its final name, which fails when there is one: whoever reads sees the whole object or none, also after a
+power cut, and of two puts the first wins. The media type is kept as the file's ending, so that the
+images can be looked at with any viewer. A key must not be the beginning of another.
 """
 
+import errno
 import logging
 import os
 import secrets
+import shutil
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -46,6 +49,9 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 _log = logging.getLogger(__name__)
+
+_OBJECT = "@object"
+"""The file's name in its folder; no part of a key can be spelt so."""
 
 _TEMPORARY = ".incoming"
 _SECRET_BYTES = 32
@@ -102,19 +108,21 @@ class FileObjectStorage:
         size_bytes: int | None = None,  # noqa: ARG002 - nothing is reserved in advance
     ) -> StoredObject:
         """Implement ``ObjectStorage``."""
-        final = self._path(key, content_type)
-        temporary = self._folder / _TEMPORARY / f"{os.getpid()}-{secrets.token_hex(16)}"
+        if not is_key(key):
+            raise EdgeError(Code.INTERNAL_ERROR, f"{key!r} is not a key.")
+        temporary = self._new_temporary()
+        name = _OBJECT + _ENDINGS.get(content_type, _OTHER_ENDING)
         try:
-            file = await self._in_thread(_create, temporary)
+            file = await self._in_thread(_create, temporary / name)
             try:
                 await self._fill(file, chunks)
             finally:
                 with anyio.CancelScope(shield=True):
                     await self._in_thread(file.close)
-            await self._in_thread(_publish, temporary, final)
+            await self._in_thread(_publish, temporary, self._folder / key)
         finally:
             with anyio.CancelScope(shield=True):
-                await self._in_thread(temporary.unlink, True)  # noqa: FBT003 - missing_ok
+                await self._in_thread(_remove, temporary)
         stored = await self.head(key)
         if stored is None:
             raise unavailable("The object was removed while it was being stored.")
@@ -150,9 +158,8 @@ class FileObjectStorage:
 
     async def delete(self, key: str) -> None:
         """Implement ``ObjectStorage``."""
-        found = await self._in_thread(self._find, key)
-        if found is not None:
-            await self._in_thread(found[0].unlink, True)  # noqa: FBT003 - missing_ok
+        if is_key(key):
+            await self._in_thread(_remove, self._folder / key)
 
     async def check(self) -> None:
         """Implement ``Checked``: write, sync and remove a small file."""
@@ -175,16 +182,15 @@ class FileObjectStorage:
             _log.error("the storage folder failed: %s", error)
             raise unavailable("The storage cannot be used; try again.") from error
 
-    def _path(self, key: str, content_type: str) -> Path:
-        if not is_key(key):
-            raise EdgeError(Code.INTERNAL_ERROR, f"{key!r} is not a key.")
-        return self._folder / (key + _ENDINGS.get(content_type, _OTHER_ENDING))
+    def _new_temporary(self) -> Path:
+        """Return the name of a folder that nobody has; whose it is stands in it, for ``_sweep``."""
+        return self._folder / _TEMPORARY / f"{os.getpid()}-{secrets.token_hex(16)}"
 
     def _find(self, key: str) -> tuple[Path, int] | None:
         if not is_key(key):
             return None
         for ending in _TYPES:
-            path = self._folder / (key + ending)
+            path = self._folder / key / (_OBJECT + ending)
             try:
                 return path, path.stat().st_size
             except (FileNotFoundError, NotADirectoryError):
@@ -192,19 +198,19 @@ class FileObjectStorage:
         return None
 
     def _sweep(self) -> None:
-        """Remove temporary files whose process is gone; another process may be writing its own."""
+        """Remove what a process that is gone left; another process may be writing its own."""
         for path in (self._folder / _TEMPORARY).iterdir():
             pid = path.name.partition("-")[0]
             if not pid.isdecimal() or int(pid) == os.getpid() or not _is_running(int(pid)):
-                path.unlink(missing_ok=True)
+                _remove(path)
 
     def _probe(self) -> None:
-        path = self._folder / _TEMPORARY / f"{os.getpid()}-{secrets.token_hex(16)}"
+        temporary = self._new_temporary()
         try:
-            with _create(path) as file:
+            with _create(temporary / _OBJECT) as file:
                 _finish(file, b"s3edge")
         finally:
-            path.unlink(missing_ok=True)
+            _remove(temporary)
 
 
 def from_url(url: str, wiring: Wiring) -> ObjectStorage:
@@ -222,6 +228,7 @@ def from_url(url: str, wiring: Wiring) -> ObjectStorage:
 
 
 def _create(path: Path) -> BinaryIO:
+    path.parent.mkdir(mode=0o700)
     return path.open("xb")
 
 
@@ -232,17 +239,33 @@ def _finish(file: BinaryIO, rest: bytes) -> None:
 
 
 def _publish(temporary: Path, final: Path) -> None:
-    """Give a finished file its name, unless one is there already, and make that last."""
+    """Give a finished object its name, unless there is one of that name, and make that last."""
+    _sync(temporary)
     final.parent.mkdir(parents=True, exist_ok=True)
     try:
-        os.link(temporary, final)
-    except FileExistsError:
-        return
-    folder = os.open(final.parent, os.O_RDONLY)
+        temporary.rename(final)
+    except OSError as error:
+        # POSIX lets a system say either when the target is a folder with something in it.
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return
+        raise
+    _sync(final.parent)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
+
+
+def _remove(folder: Path) -> None:
+    """Remove an object's folder and what is in it, if it is there."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        message = f"{folder} cannot be removed"
+        raise OSError(message)
 
 
 def _remember(path: Path, base_url: str) -> Sequence[str]:

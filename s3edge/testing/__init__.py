@@ -18,12 +18,14 @@ harness; no subclass overrides a test.
 from s3edge.testing.clock import ManualClock
 from s3edge.testing.contracts.authenticator import AuthenticatorContract, AuthenticatorHarness
 from s3edge.testing.contracts.database import DatabaseContract, DatabaseHarness
+from s3edge.testing.contracts.door import DoorContract, DoorHarness
 from s3edge.testing.contracts.inference_backend import (
     InferenceBackendContract,
     InferenceBackendHarness,
 )
 from s3edge.testing.contracts.object_storage import ObjectStorageContract, ObjectStorageHarness
 from s3edge.testing.contracts.rate_limiter import RateLimiterContract, RateLimiterHarness
+from s3edge.testing.deployment import MemoryDeployment, memory_deployment
 
 
 __all__ = [
@@ -31,11 +33,15 @@ __all__ = [
     "AuthenticatorHarness",
     "DatabaseContract",
     "DatabaseHarness",
+    "DoorContract",
+    "DoorHarness",
     "InferenceBackendContract",
     "InferenceBackendHarness",
     "ManualClock",
+    "MemoryDeployment",
     "ObjectStorageContract",
     "ObjectStorageHarness",
     "RateLimiterContract",
     "RateLimiterHarness",
+    "memory_deployment",
 ]
