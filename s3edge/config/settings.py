@@ -82,7 +82,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "S3EDGE_TRUSTED_PROXIES",
         "Addresses or CIDR blocks whose X-Forwarded-For is believed, comma list",
-        "none",
+        "no proxy",
     ),
     Setting("S3EDGE_TASK_DEADLINE_S", "After how many seconds a task ends in error", "900"),
     Setting("S3EDGE_PREDICT_TIMEOUT_S", "How long one attempt of the model may take", "120"),
