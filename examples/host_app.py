@@ -18,10 +18,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
-from s3edge.config import build, parse_settings
+from s3edge.config import OwnParts, build, parse_settings
 from s3edge.errors import Code, EdgeError
 from s3edge.values import Tier, User
-from s3edge.web.app import WebApp
 from s3edge_starlette import create_app
 
 
@@ -71,10 +70,10 @@ def create_host(
         origin: Where the host is reached.
     """
     deployment = build(
-        parse_settings({"S3EDGE_DATA_DIR": str(data_dir)}), bound_url=origin + PREFIX
+        parse_settings({"S3EDGE_DATA_DIR": str(data_dir)}),
+        bound_url=origin + PREFIX,
+        own=OwnParts(authenticator=SessionAuthenticator(SESSIONS)),
     )
-    deployment.gateway.authenticator = SessionAuthenticator(SESSIONS)
-    web = WebApp(deployment.gateway, extra_routes=deployment.gateway.storage.routes())
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -85,7 +84,7 @@ def create_host(
     return Starlette(
         routes=[
             Route("/", front_page),
-            Mount(PREFIX, create_app(web, runs_gateway=False)),
+            Mount(PREFIX, create_app(deployment.web, runs_gateway=False)),
         ],
         lifespan=lifespan,
     )

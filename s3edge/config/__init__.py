@@ -1,12 +1,13 @@
 """The composition root: the only part that reads the environment, and that knows every other part."""
 
-from s3edge.config.build import Deployment, build, build_database
+from s3edge.config.build import Deployment, OwnParts, build, build_database
 from s3edge.config.environment import read_environment
 from s3edge.config.settings import Settings, SettingsError, parse_settings
 
 
 __all__ = [
     "Deployment",
+    "OwnParts",
     "Settings",
     "SettingsError",
     "build",

@@ -3,13 +3,22 @@
 import logging
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from s3edge import plugins
 from s3edge.config.settings import Settings, SettingsError
 from s3edge.errors import EdgeError
 from s3edge.gateway import Gateway, GatewayOptions, RandomIds, SystemClock
-from s3edge.ports import Clock, Database, Ids, Wiring
+from s3edge.ports import (
+    Authenticator,
+    Clock,
+    Database,
+    Ids,
+    InferenceBackend,
+    ObjectStorage,
+    RateLimiter,
+    Wiring,
+)
 from s3edge.web.app import WebApp
 from s3edge.web.cors import CorsPolicy
 from s3edge.web.http import ServesRoutes
@@ -34,35 +43,59 @@ class Deployment:
     web: WebApp
 
 
-def build(
-    settings: Settings,
-    *,
-    bound_url: str,
-    clock: Clock | None = None,
-    ids: Ids | None = None,
-) -> Deployment:
+@frozen
+class OwnParts:
+    """
+    Ports that a host application implements itself, instead of the settings' adapters.
+
+    Attributes:
+        authenticator: Tells who a token belongs to.
+        storage: Holds images and masks.
+        database: Holds credits and tasks.
+        backend: Runs the model.
+        rate_limiter: Counts requests.
+        clock: Tells the time.
+        ids: Makes ids.
+    """
+
+    authenticator: Authenticator | None = None
+    storage: ObjectStorage | None = None
+    database: Database | None = None
+    backend: InferenceBackend | None = None
+    rate_limiter: RateLimiter | None = None
+    clock: Clock = field(factory=SystemClock)
+    ids: Ids = field(factory=RandomIds)
+
+
+def build(settings: Settings, *, bound_url: str, own: OwnParts | None = None) -> Deployment:
     """
     Return a deployment of these settings.
 
     Args:
         settings: What to build.
         bound_url: How the server is reached when the settings do not say.
-        clock: Tells the time; by default the machine's.
-        ids: Makes ids; by default random ones.
+        own: Parts of the caller's own.
 
     Raises:
         SettingsError: An adapter is not installed, or cannot use its setting.
     """
     _warn_of_unsafe_tier(settings)
-    wiring = _wire(settings, bound_url, clock or SystemClock(), ids or RandomIds())
-    storage = _adapter("S3EDGE_STORAGE", plugins.STORAGES, settings.storage, wiring)
+    own = own or OwnParts()
+    wiring = _wire(settings, bound_url, own)
+    storage = own.storage or _adapter(
+        "S3EDGE_STORAGE", plugins.STORAGES, settings.storage, wiring
+    )
     wiring = evolve(wiring, storage=storage)
     gateway = Gateway(
-        authenticator=_adapter("S3EDGE_AUTH", plugins.AUTHENTICATORS, settings.auth, wiring),
+        authenticator=own.authenticator
+        or _adapter("S3EDGE_AUTH", plugins.AUTHENTICATORS, settings.auth, wiring),
         storage=storage,
-        database=_adapter("S3EDGE_DATABASE", plugins.DATABASES, settings.database, wiring),
-        backend=_adapter("S3EDGE_BACKEND", plugins.BACKENDS, settings.backend, wiring),
-        rate_limiter=_adapter(
+        database=own.database
+        or _adapter("S3EDGE_DATABASE", plugins.DATABASES, settings.database, wiring),
+        backend=own.backend
+        or _adapter("S3EDGE_BACKEND", plugins.BACKENDS, settings.backend, wiring),
+        rate_limiter=own.rate_limiter
+        or _adapter(
             "S3EDGE_RATE_LIMIT_STORE", plugins.RATE_LIMITERS, settings.rate_limit_store, wiring
         ),
         options=_options(settings),
@@ -90,17 +123,17 @@ def build_database(settings: Settings) -> Database:
     Raises:
         SettingsError: As ``build``.
     """
-    wiring = _wire(settings, "", SystemClock(), RandomIds())
+    wiring = _wire(settings, "", OwnParts())
     database: Database = _adapter("S3EDGE_DATABASE", plugins.DATABASES, settings.database, wiring)
     return database
 
 
-def _wire(settings: Settings, bound_url: str, clock: Clock, ids: Ids) -> Wiring:
+def _wire(settings: Settings, bound_url: str, own: OwnParts) -> Wiring:
     return Wiring(
         data_dir=settings.data_dir,
         public_url=settings.public_url or bound_url,
-        clock=clock,
-        ids=ids,
+        clock=own.clock,
+        ids=own.ids,
         initial_credits=settings.initial_credits,
         segment_cost=settings.segment_cost,
         task_deadline_s=settings.task_deadline_s,

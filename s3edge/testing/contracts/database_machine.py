@@ -32,7 +32,7 @@ from s3edge.testing.contracts.database import OUTCOME, DatabaseHarness, new_task
 from s3edge.values import Account, Position, ResultQuery, TaskStatus, User
 
 
-USERS = 3
+USERS = 2
 MAX_EXAMPLES = 60
 MAX_STEPS = 40
 
@@ -86,21 +86,14 @@ class _Model:
     def credits(self, user: int) -> int:
         return self.granted[user] - self.used(user)
 
-    def refusal(self, user: int, key: str | None, request: str) -> Code | None:
-        if key is not None and (user, key) in self.keys:
+    def refusal(self, user: int, key: str, request: str) -> Code | None:
+        if (user, key) in self.keys:
             _, first_request = self.keys[user, key]
             return None if request == first_request else Code.IDEMPOTENCY_KEY_REUSED
         return Code.INSUFFICIENT_CREDITS if self.credits(user) < self.cost else None
 
     def add(self, task_id: UUID, user: int) -> None:
         self.rows[task_id] = _Row(user, self.now, self.now + self.deadline_s, self.now + LEASE_S)
-
-    def end(self, task_id: UUID, status: TaskStatus) -> bool:
-        row = self.rows[task_id]
-        if not row.is_open:
-            return False
-        row.status = status
-        return True
 
     def free(self) -> set[UUID]:
         return {
@@ -163,34 +156,31 @@ class _DatabaseMachine(RuleBasedStateMachine):
     @rule(
         target=tasks,
         user=users,
-        key=st.sampled_from([None, "a", "b"]),
+        key=st.sampled_from(["a", "b"]),
         request=st.sampled_from(["one", "another"]),
     )
-    def reserve(self, user: int, key: str | None, request: str) -> MultipleResults[UUID]:
-        """Reserve a task: a new one, a repeat, or one with a key that was used before."""
-        refusal = self._model.refusal(user, key, request)
-        new = new_task(key=key, request=request)
+    def reserve_by_key(self, user: int, key: str, request: str) -> MultipleResults[UUID]:
+        """Reserve a task by a key: a new one, a repeated one, or one that came with another request."""
+        new, refusal = new_task(key=key, request=request), self._model.refusal(user, key, request)
         try:
             reservation = self._run(self._database.reserve_task, self._users[user], new)
         except EdgeError as error:
             assert error.code is refusal  # noqa: PT017 - a refusal is one of two right answers
             return multiple()
         assert refusal is None
-        first = self._model.keys.get((user, key or ""))
-        if first is not None:
-            assert (reservation.replayed, reservation.task.id) == (True, first[0])
-        else:
-            assert (reservation.replayed, reservation.task.id) == (False, new.id)
+        replayed = (user, key) in self._model.keys
+        if not replayed:
             self._model.add(new.id, user)
-            if key is not None:
-                self._model.keys[user, key] = (new.id, request)
+            self._model.keys[user, key] = (new.id, request)
+        task_id, _ = self._model.keys[user, key]
+        assert (reservation.replayed, reservation.task.id) == (replayed, task_id)
         assert reservation.credits == self._model.credits(user)
-        assert reservation.task.status is self._model.rows[reservation.task.id].status
-        return multiple() if reservation.replayed else multiple(new.id)
+        assert reservation.task.status is self._model.rows[task_id].status
+        return multiple() if replayed else multiple(task_id)
 
-    @rule(target=tasks, user=users, count=st.integers(2, 8))
+    @rule(target=tasks, user=users, count=st.integers(1, 20))
     def reserve_at_once(self, user: int, count: int) -> MultipleResults[UUID]:
-        """Reserve several tasks concurrently: as many are accepted as the balance covers."""
+        """Reserve tasks without a key, concurrently: as many are accepted as the balance covers."""
         affordable = self._model.credits(user) // self._model.cost
         reserve = partial(self._database.reserve_task, self._users[user])
         reservations, refusals = self._run(
@@ -223,41 +213,29 @@ class _DatabaseMachine(RuleBasedStateMachine):
         if row.is_open:
             row.status = TaskStatus.PROCESSING
 
-    @rule(task_id=tasks)
-    def complete(self, task_id: UUID) -> None:
-        """End a task well."""
-        expected = self._model.end(task_id, TaskStatus.DONE)
-        assert self._run(self._database.complete_task, task_id, OUTCOME) is expected
-
-    @rule(task_id=tasks)
-    def fail(self, task_id: UUID) -> None:
-        """End a task in error."""
-        expected = self._model.end(task_id, TaskStatus.ERROR)
-        ended = self._run(self._database.fail_task, task_id, Code.INFERENCE_FAILED, "It broke.")
-        assert ended is expected
-
-    @rule(task_id=tasks)
-    def complete_and_fail_at_once(self, task_id: UUID) -> None:
-        """End a task in both ways concurrently: one of them happens, whichever."""
+    @rule(task_id=tasks, ends=st.sampled_from(["complete", "fail", "both at once"]))
+    def end(self, task_id: UUID, ends: str) -> None:
+        """End a task in one way, or in both concurrently: then one of them happens, whichever."""
+        row = self._model.rows[task_id]
         complete = partial(self._database.complete_task, task_id, OUTCOME)
         fail = partial(self._database.fail_task, task_id, Code.INFERENCE_FAILED, "It broke.")
-        ended, refusals = self._run(at_once, [complete, fail, complete, fail])
+        calls = {"complete": [complete], "fail": [fail], "both at once": [complete, fail] * 2}[ends]
+        ended, refusals = self._run(at_once, calls)
         assert refusals == []
-        assert ended.count(True) == self._model.rows[task_id].is_open
-        task = self._run(self._database.task, self._users[self._model.rows[task_id].user], task_id)
-        assert task is not None
-        assert has_ended(task.status)
-        self._model.end(task_id, task.status)
+        assert ended.count(True) == row.is_open
+        if row.is_open:
+            task = self._run(self._database.task, self._users[row.user], task_id)
+            assert task is not None
+            possible = {"complete": {TaskStatus.DONE}, "fail": {TaskStatus.ERROR}}
+            assert task.status in possible.get(ends, {TaskStatus.DONE, TaskStatus.ERROR})
+            row.status = task.status
 
-    @rule(spans=spans)
+    @rule(spans=st.integers(0, 9))
     def wait(self, spans: int) -> None:
-        """Let some time pass."""
-        self._advance(spans * SPAN_S)
-
-    @rule()
-    def wait_for_the_deadline(self) -> None:
-        """Let so much time pass that everything open is overdue."""
-        self._advance(self._harness.deadline_s)
+        """Let some time pass; 0 stands for so much that everything is overdue."""
+        seconds = spans * SPAN_S or self._harness.deadline_s
+        self._run(self._harness.advance, seconds)
+        self._model.now += seconds
 
     @rule()
     def settle_overdue(self) -> None:
@@ -267,7 +245,7 @@ class _DatabaseMachine(RuleBasedStateMachine):
         assert len(set(settled)) == len(settled)
         assert set(settled) & self._model.rows.keys() == overdue
         for task_id in overdue:
-            self._model.end(task_id, TaskStatus.ERROR)
+            self._model.rows[task_id].status = TaskStatus.ERROR
 
     @rule(limit=st.integers(1, 4), spans=spans)
     def claim(self, limit: int, spans: int) -> None:
@@ -324,10 +302,6 @@ class _DatabaseMachine(RuleBasedStateMachine):
                 for task_id, row in self._model.rows.items()
                 if row.user == number
             }
-
-    def _advance(self, seconds: float) -> None:
-        self._run(self._harness.advance, seconds)
-        self._model.now += seconds
 
     async def _statuses(self, user: User) -> dict[UUID, TaskStatus]:
         page = await self._database.results(user, ResultQuery(limit=100))

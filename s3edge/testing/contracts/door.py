@@ -95,7 +95,9 @@ class DoorContract:
             assert (mask.status_code, mask.headers["Content-Type"]) == (200, "image/png")
             assert int(mask.headers["Content-Length"]) == len(mask.content)
 
-    @pytest.mark.parametrize("path", ["/", "/nothing", "/api/v1/me/", "/api/v1/tasks/", "/a/%2e%2e"])
+    @pytest.mark.parametrize(
+        "path", ["/", "/nothing", "/api/v1/me/", "/api/v1/tasks/", "/a/%2e%2e"]
+    )
     def test_an_unknown_path_is_404_in_the_envelope(self, harness: DoorHarness, path: str) -> None:
         """What is not in the route table is ours to answer, not the framework's."""
         with harness.client() as client:
@@ -105,9 +107,7 @@ class DoorContract:
             assert UUID(answer.json()["meta"]["request_id"])
 
     @pytest.mark.parametrize("method", ["DELETE", "PATCH", "TRACE", "OPTIONS", "PROPFIND"])
-    def test_another_method_is_405_in_the_envelope(
-        self, harness: DoorHarness, method: str
-    ) -> None:
+    def test_another_method_is_405_in_the_envelope(self, harness: DoorHarness, method: str) -> None:
         """``Allow`` says what is served."""
         with harness.client() as client:
             answer = client.request(method, "/api/v1/me")

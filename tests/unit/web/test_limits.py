@@ -7,7 +7,7 @@ import pytest
 
 from s3edge.errors import unavailable
 from s3edge.gateway import Gateway, GatewayOptions
-from s3edge.memory import MemoryDatabase, MemoryObjectStorage, MemoryRateLimiter
+from s3edge.memory import MemoryObjectStorage, MemoryRateLimiter
 from s3edge.rules.limits import parse_rate_limits
 from s3edge.testing.clock import ManualClock
 from s3edge.values import Allowance, RateLimit, Tier, User
@@ -105,7 +105,7 @@ async def test_over_the_quota_is_429_with_the_time_to_come_back(
     error_of(await send("POST", "/api/v1/segment", body=b"{}"), 400, "INVALID_REQUEST")
 
 
-async def test_the_window_slides(send: Send, clock: ManualClock, error_of: Check) -> None:
+async def test_the_window_slides(send: Send, clock: ManualClock) -> None:
     """A burst at a window's end and another at the next one's beginning are not twice the quota."""
     clock.advance(59)
     for _ in range(10):
@@ -113,7 +113,8 @@ async def test_the_window_slides(send: Send, clock: ManualClock, error_of: Check
 
     clock.advance(2)
 
-    error_of(await send("POST", "/api/v1/segment", body=b"{}"), 429, "RATE_LIMITED")
+    statuses = [(await send("POST", "/api/v1/segment", body=b"{}")).status for _ in range(10)]
+    assert statuses.count(429) >= 9
 
 
 async def test_users_do_not_share_a_quota(
@@ -220,7 +221,7 @@ async def test_readiness_is_limited_and_health_is_not(
         ("10.0.0.1", "203.0.113.5, junk", "10.0.0.1"),
         ("10.0.0.1", "10.0.0.2", "10.0.0.1"),
         ("192.0.2.7", "203.0.113.5", "192.0.2.7"),
-        (None, "203.0.113.5", "unknown"),
+        (None, "203.0.113.5", None),
     ],
 )
 async def test_a_trusted_proxy_names_the_client(
@@ -229,16 +230,15 @@ async def test_a_trusted_proxy_names_the_client(
     error_of: Check,
     peer: str | None,
     forwarded: str,
-    client: str,
+    client: str | None,
 ) -> None:
     """Only what a trusted proxy added is believed, and what a client wrote itself is not."""
     with_limits(gateway, "anonymous=1/minute")
-    networks = parse_networks("10.0.0.0/8, fd00::/8")
-    web = WebApp(gateway, trusted_proxies=networks)
-    direct = WebApp(gateway)
+    web = WebApp(gateway, trusted_proxies=parse_networks("10.0.0.0/8, fd00::/8"))
 
-    await send("GET", "/api/v1/me", user=None, app=direct, peer=client)
-    refused = await send(
+    # Behind no proxy the address that is counted is the peer's own.
+    await send("GET", "/api/v1/me", user=None, peer=client)
+    second = await send(
         "GET",
         "/api/v1/me",
         user=None,
@@ -246,13 +246,10 @@ async def test_a_trusted_proxy_names_the_client(
         peer=peer,
         headers={"x-forwarded-for": forwarded},
     )
+    other = await send("GET", "/api/v1/me", user=None, peer="198.51.100.9")
 
-    # ``direct`` has no proxies, so the address that it counted is the client's own.
-    other = WebApp(gateway)
-    assert (peer is None) == (client == "unknown")
-    error_of(refused, 429, "RATE_LIMITED") if peer is not None else None
-    fresh = await send("GET", "/api/v1/me", user=None, app=other, peer="198.51.100.9")
-    error_of(fresh, 401, "AUTH_REQUIRED")
+    error_of(second, 429, "RATE_LIMITED")
+    error_of(other, 401, "AUTH_REQUIRED")
 
 
 async def test_without_trusted_proxies_nobody_is_believed(
@@ -337,12 +334,14 @@ async def test_limits_may_fail_closed(
     assert await credits_of(alice) == 100
 
 
-async def test_a_fault_of_the_store_is_ours(
-    send: Send, gateway: Gateway, clock: ManualClock, data_of: Check, database: MemoryDatabase
+async def test_a_quota_comes_back_again_and_again(
+    send: Send, gateway: Gateway, clock: ManualClock, data_of: Check, error_of: Check
 ) -> None:
-    """The window's count is kept for each user for as long as it matters, and no longer."""
+    """However often a user ran out of quota, they have it whole after a while."""
     with_limits(gateway, "free.read=2/second")
+
     for _ in range(6):
         for _ in range(2):
             data_of(await send("GET", "/api/v1/me"))
+        error_of(await send("GET", "/api/v1/me"), 429, "RATE_LIMITED")
         clock.advance(2)

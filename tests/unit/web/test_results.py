@@ -1,6 +1,7 @@
 """Results: whole, and in lists that never repeat or skip a row."""
 
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID, uuid4
@@ -320,12 +321,18 @@ async def test_a_cursor_sets_the_page_aside(
 
 
 async def test_a_cursor_shows_nobody_elses_rows(
-    send: Send, data_of: Check, history_of: History, alice: User, bob: User
+    send: Send,
+    data_of: Check,
+    history_of: History,
+    alice: User,
+    bob: User,
+    clock: ManualClock,
 ) -> None:
     """A cursor is a place in time, not a right: another user walks their own rows with it."""
     await history_of(alice, 4)
     theirs = await history_of(bob, 3)
-    cursor = encode_cursor(Cursor(Position(ManualClock().now().replace(year=2027), uuid4()), 2, 9))
+    ahead = Position(clock.now() + timedelta(days=1), uuid4())
+    cursor = encode_cursor(Cursor(ahead, page=2, total=9))
 
     data = data_of(await send("GET", f"/api/v1/results?cursor={cursor}", user=bob))
 

@@ -1,0 +1,47 @@
+"""The examples run."""
+
+import runpy
+import socket
+import threading
+from pathlib import Path
+
+import httpx
+import uvicorn
+
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def test_a_host_application_keeps_its_own_pages_and_users(tmp_path: Path, scene) -> None:
+    """The host's page and the mounted API answer, by the host's own sessions, each user apart."""
+    create_host = runpy.run_path(str(EXAMPLES / "host_app.py"))["create_host"]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        origin = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        app = create_host(tmp_path, origin)
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            assert "host's own page" in httpx.get(origin).text
+            api = origin + "/segmentation/api/v1"
+            ada = {"Authorization": "Bearer ada-session"}
+            bob = {"Authorization": "Bearer bob-session"}
+            image = httpx.post(
+                f"{api}/upload", files={"file": ("x.png", scene, "image/png")}, headers=ada
+            ).json()["data"]
+            accepted = httpx.post(
+                f"{api}/segment",
+                json={"image_id": image["image_id"], "text_prompt": "red"},
+                headers=ada,
+            )
+            task_url = origin + accepted.headers["Location"]
+            task = httpx.get(task_url, params={"wait": 30}, headers=ada, timeout=40).json()["data"]
+            assert task["status"] == "done"
+            assert httpx.get(task_url, headers=bob).status_code == 404
+            assert httpx.get(f"{api}/me", headers=bob).json()["data"]["tier"] == "free"
+            assert httpx.get(f"{api}/me").status_code == 401
+            result = httpx.get(f"{api}/results/{task['task_id']}", headers=ada).json()["data"]
+            assert httpx.get(result["mask_image_url"]).headers["Content-Type"] == "image/png"
+        finally:
+            server.should_exit = True
+            thread.join()
