@@ -56,7 +56,9 @@ class SessionAuthenticator:
 
 async def front_page(request: Request) -> PlainTextResponse:
     """Answer as the host always did."""
-    return PlainTextResponse(f"The host's own page; segmentation is at {request.base_url}{PREFIX[1:]}")
+    return PlainTextResponse(
+        f"The host's own page; segmentation is at {request.base_url}{PREFIX[1:]}"
+    )
 
 
 def create_host(
@@ -76,7 +78,7 @@ def create_host(
     )
 
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
         # A mounted application's own lifespan is not run, so the host's holds the gateway open.
         async with deployment.gateway.running():
             yield

@@ -101,8 +101,12 @@ class Dispatcher:
     async def _work(self) -> None:
         with self._receive.clone() as tasks:
             async for task in tasks:
-                # Cancelled in here, the task stays held, and ``release`` lets go of it.
-                await self._run(task)
+                try:
+                    await self._run(task)
+                except anyio.get_cancelled_exc_class():
+                    # The task stays held, for ``release``; ``drain`` need not wait for anybody.
+                    self._idle.set()
+                    raise
                 self._held.discard(task.id)
                 if self._more_waits and len(self._held) <= self._concurrency:
                     self._hungry.set()

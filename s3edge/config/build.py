@@ -82,9 +82,7 @@ def build(settings: Settings, *, bound_url: str, own: OwnParts | None = None) ->
     _warn_of_unsafe_tier(settings)
     own = own or OwnParts()
     wiring = _wire(settings, bound_url, own)
-    storage = own.storage or _adapter(
-        "S3EDGE_STORAGE", plugins.STORAGES, settings.storage, wiring
-    )
+    storage = own.storage or _adapter("S3EDGE_STORAGE", plugins.STORAGES, settings.storage, wiring)
     wiring = evolve(wiring, storage=storage)
     gateway = Gateway(
         authenticator=own.authenticator

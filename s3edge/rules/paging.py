@@ -17,7 +17,7 @@ MAX_LIMIT = 100
 MAX_PAGE = 1_000_000_000
 """Keeps every offset within 64 bits."""
 
-CURSOR_PATTERN = r"^A[Q-Za-f][A-Za-z0-9_-]{41}$"
+CURSOR_PATTERN = r"^A[Q-Za-f][A-Za-z0-9_-]{40}[AEIMQUYcgkosw048]$"
 """Exactly the texts that ``decode_cursor`` takes: base64url of 32 bytes, the first of them 1."""
 
 _VERSION = 1
@@ -25,6 +25,7 @@ _VERSION = 1
 # microseconds reach the year 4253, so every value of every field means something.
 _LAYOUT = struct.Struct(">BIIBHI16s")
 _MAX_UINT32 = 2**32 - 1
+_MAX_MICROSECONDS = 2**56 - 1
 
 _CURSOR = re.compile(CURSOR_PATTERN.removesuffix("$"))
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -48,7 +49,8 @@ class Cursor:
 
 def encode_cursor(cursor: Cursor) -> str:
     """Return the text of a cursor."""
-    microseconds = (cursor.position.created_at - _EPOCH) // timedelta(microseconds=1)
+    since_epoch = (cursor.position.created_at - _EPOCH) // timedelta(microseconds=1)
+    microseconds = min(max(0, since_epoch), _MAX_MICROSECONDS)
     packed = _LAYOUT.pack(
         _VERSION,
         min(cursor.page, _MAX_UINT32),

@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from s3edge.testing.server import ServerProcess
+
 
 LIMIT = 10 * 1024 * 1024
 
@@ -20,15 +22,15 @@ MULTIPART = {"Content-Type": "multipart/form-data; boundary=B"}
 
 
 @pytest.fixture
-def client(server) -> Iterator[httpx.Client]:
+def client(server: ServerProcess) -> Iterator[httpx.Client]:
     """Return a signed-in client."""
     with server.client() as signed_in:
         yield signed_in
 
 
-def stored(server) -> list[Path]:
+def stored(server: ServerProcess) -> list[Path]:
     """Return every file in the media folder, unfinished ones too."""
-    media = server.data_dir / "data" / "media"
+    media = server.data_dir / "media"
     return [
         path
         for path in media.rglob("*")
@@ -49,7 +51,7 @@ def in_chunks(body: bytes, size: int = 64 * 1024) -> Iterator[bytes]:
 
 @pytest.mark.parametrize("chunked", [False, True])
 def test_ten_mebibytes_are_accepted_and_one_byte_more_is_not(
-    server, client, scene, chunked: bool
+    server: ServerProcess, client: httpx.Client, scene: bytes, chunked: bool
 ) -> None:
     """The limit is exact, with and without Content-Length, and a refused file leaves nothing."""
     for size, status in ((LIMIT, 200), (LIMIT + 1, 413)):
@@ -58,11 +60,14 @@ def test_ten_mebibytes_are_accepted_and_one_byte_more_is_not(
             "/api/v1/upload", content=in_chunks(body) if chunked else body, headers=MULTIPART
         )
         assert answer.status_code == status, answer.text
-    assert answer.json()["error"]["code"] == "FILE_TOO_LARGE"
+        code = "FILE_TOO_LARGE" if status == 413 else None
+        assert (answer.json()["error"] or {}).get("code") == code
     assert len(stored(server)) == 1
 
 
-def test_an_endless_body_is_refused_when_the_limit_is_passed(server, client, scene) -> None:
+def test_an_endless_body_is_refused_when_the_limit_is_passed(
+    server: ServerProcess, client: httpx.Client, scene: bytes
+) -> None:
     """The answer comes while the client still sends."""
     sent = 0
 
@@ -97,13 +102,15 @@ def test_an_endless_body_is_refused_when_the_limit_is_passed(server, client, sce
     assert stored(server) == []
 
 
-def connected(server) -> socket.socket:
+def connected(server: ServerProcess) -> socket.socket:
     """Return a bare connection to a server."""
     parts = urlsplit(server.url)
     return socket.create_connection((str(parts.hostname), int(parts.port or 0)), timeout=30)
 
 
-def test_a_client_that_stops_half_way_leaves_nothing(server, client, scene) -> None:
+def test_a_client_that_stops_half_way_leaves_nothing(
+    server: ServerProcess, client: httpx.Client, scene: bytes
+) -> None:
     """The connection breaks in the middle of the file: no object, no temporary file."""
     with connected(server) as connection:
         connection.sendall(
@@ -138,26 +145,32 @@ def test_a_client_that_stops_half_way_leaves_nothing(server, client, scene) -> N
         ),
     ],
 )
-def test_a_broken_form_is_refused(server, client, body: bytes) -> None:
+def test_a_broken_form_is_refused(server: ServerProcess, client: httpx.Client, body: bytes) -> None:
     """Whatever is wrong with the form, the answer is 400 and nothing is stored."""
     answer = client.post("/api/v1/upload", content=body, headers=MULTIPART)
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "INVALID_REQUEST")
     assert stored(server) == []
 
 
-def test_a_request_header_of_64_kib_harms_nobody(server, client) -> None:
+def test_a_request_header_of_64_kib_harms_nobody(
+    server: ServerProcess, client: httpx.Client
+) -> None:
     """It is refused or ignored, and the next request is served."""
     with connected(server) as connection:
-        connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nX-Long: " + b"y" * 65_536 + b"\r\n\r\n")
+        connection.sendall(
+            b"GET /health HTTP/1.1\r\nHost: x\r\nX-Long: " + b"y" * 65_536 + b"\r\n\r\n"
+        )
         assert connection.recv(4096).startswith(b"HTTP/1.1 ")
     assert client.get("/health").status_code == 200
 
 
-def test_a_refused_segment_costs_nothing(server, client, scene) -> None:
+def test_a_refused_segment_costs_nothing(
+    server: ServerProcess, client: httpx.Client, scene: bytes
+) -> None:
     """After every kind of refusal the balance is whole and there is no row."""
-    uploaded = client.post(
-        "/api/v1/upload", files={"file": ("x.png", scene, "image/png")}
-    ).json()["data"]
+    uploaded = client.post("/api/v1/upload", files={"file": ("x.png", scene, "image/png")}).json()[
+        "data"
+    ]
     url = uploaded["image_url"]
     bodies: list[object] = [
         [],

@@ -12,7 +12,7 @@ import uvicorn
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-def test_a_host_application_keeps_its_own_pages_and_users(tmp_path: Path, scene) -> None:
+def test_a_host_application_keeps_its_own_pages_and_users(tmp_path: Path, scene: bytes) -> None:
     """The host's page and the mounted API answer, by the host's own sessions, each user apart."""
     create_host = runpy.run_path(str(EXAMPLES / "host_app.py"))["create_host"]
     with socket.create_server(("127.0.0.1", 0)) as listener:

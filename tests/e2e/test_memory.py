@@ -6,19 +6,21 @@ from pathlib import Path
 
 import psutil
 
+from s3edge.testing.server import ServerProcess
+
 
 UPLOADS = 64
 SIZE_BYTES = 10 * 1024 * 1024
 ALLOWED_GROWTH_BYTES = 150 * 1024 * 1024
 
 
-def test_64_uploads_at_once_stay_within_150_mb(server, scene) -> None:
+def test_64_uploads_at_once_stay_within_150_mb(server: ServerProcess, scene: bytes) -> None:
     """While 64 files of 10 MiB arrive side by side, the server grows by at most 150 MB over idle."""
     image = scene + b"\0" * (SIZE_BYTES - len(scene))
-    process = psutil.Process(server.process.pid)
+    process = psutil.Process(server.pid)
     with server.client() as client:
         client.post("/api/v1/upload", files={"file": ("x.png", scene, "image/png")})
-        idle = process.memory_info().rss
+        idle: int = process.memory_info().rss
         together = threading.Barrier(UPLOADS)
 
         def upload(_: int) -> int:

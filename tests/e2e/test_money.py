@@ -6,8 +6,10 @@ from uuid import uuid4
 
 import httpx
 
+from s3edge.testing.server import ServerProcess, StartServer
 
-def test_fifty_credits_buy_fifty_segmentations(start_server, scene) -> None:
+
+def test_fifty_credits_buy_fifty_segmentations(start_server: StartServer, scene: bytes) -> None:
     """Of 200 concurrent requests 50 are accepted and 150 answered 402; the balance ends at 0."""
     server = start_server(S3EDGE_RATE_LIMITS="off", S3EDGE_INITIAL_CREDITS="50")
     with server.client() as client:
@@ -29,7 +31,7 @@ def test_fifty_credits_buy_fifty_segmentations(start_server, scene) -> None:
     assert (reconciled.returncode, reconciled.stdout) == (0, "1 accounts, nothing wrong\n")
 
 
-def test_one_key_buys_one_segmentation(server, scene) -> None:
+def test_one_key_buys_one_segmentation(server: ServerProcess, scene: bytes) -> None:
     """Twenty requests with one Idempotency-Key make one task and cost one credit."""
     with server.client() as client:
         image_id = client.post(
@@ -53,7 +55,7 @@ def test_one_key_buys_one_segmentation(server, scene) -> None:
         assert changed.status_code == 422
 
 
-def test_a_killed_server_loses_nothing(start_server, scene) -> None:
+def test_a_killed_server_loses_nothing(start_server: StartServer, scene: bytes) -> None:
     """Killed under load and started again, every charged task ends and the books are right."""
     server = start_server(S3EDGE_RATE_LIMITS="off", S3EDGE_DISPATCH_CONCURRENCY="2")
     users = [uuid4() for _ in range(4)]
@@ -104,7 +106,9 @@ def wait_for_end(client: httpx.Client, task_id: str) -> str:
     """Return the status in which a task ended, within two minutes."""
     status = "pending"
     for _ in range(6):
-        status = client.get(f"/api/v1/tasks/{task_id}", params={"wait": 20}).json()["data"]["status"]
+        status = client.get(f"/api/v1/tasks/{task_id}", params={"wait": 20}).json()["data"][
+            "status"
+        ]
         if status in {"done", "error"}:
             break
     return status

@@ -6,12 +6,16 @@ import subprocess
 from pathlib import Path
 from uuid import uuid4
 
+from s3edge.testing.server import ServerProcess
+
 
 ROOT = Path(__file__).parents[2]
 BEGIN, END = "<!-- The commands from here", "<!-- End of what is run. -->"
 
 
-def test_the_readmes_commands_reach_every_endpoint(server, scene, tmp_path: Path) -> None:
+def test_the_readmes_commands_reach_every_endpoint(
+    server: ServerProcess, scene: bytes, tmp_path: Path
+) -> None:
     """Each curl command is answered with success, the segmentation is done, and none is missing."""
     readme = (ROOT / "README.md").read_text("utf-8")
     section = readme[readme.index(BEGIN) : readme.index(END)]

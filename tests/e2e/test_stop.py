@@ -5,9 +5,10 @@ from uuid import uuid4
 
 import httpx
 
+from s3edge.testing.server import StartServer
 
 
-def test_a_long_poll_does_not_hold_a_stop(start_server, scene) -> None:
+def test_a_long_poll_does_not_hold_a_stop(start_server: StartServer, scene: bytes) -> None:
     """SIGTERM answers the poll at once with the task as it stands, and the exit status is 0."""
     server = start_server(S3EDGE_RATE_LIMITS="off", S3EDGE_DISPATCH_CONCURRENCY="1")
     with server.client() as client:
@@ -35,7 +36,7 @@ def test_a_long_poll_does_not_hold_a_stop(start_server, scene) -> None:
     assert server.run("reconcile").returncode == 0
 
 
-def test_waiting_tasks_are_let_go_on_a_stop(start_server, scene) -> None:
+def test_waiting_tasks_are_let_go_on_a_stop(start_server: StartServer, scene: bytes) -> None:
     """What a stopped server had not begun is done by the next one without waiting for leases."""
     server = start_server(S3EDGE_RATE_LIMITS="off", S3EDGE_DISPATCH_CONCURRENCY="1")
     user_id = uuid4()

@@ -8,6 +8,7 @@ import httpx
 import pytest
 from PIL import Image
 
+from s3edge.testing.server import ServerProcess
 from s3edge.web.routes import document
 
 
@@ -19,7 +20,7 @@ def upload(client: httpx.Client, image: bytes) -> dict[str, object]:
     return data
 
 
-def test_an_image_is_uploaded_segmented_and_read(server, scene) -> None:
+def test_an_image_is_uploaded_segmented_and_read(server: ServerProcess, scene: bytes) -> None:
     """Upload, segment, wait, result, list, account: each answer as the contract writes it."""
     user_id = uuid4()
     with server.client(user_id) as client:
@@ -61,11 +62,13 @@ def red_overlap(mask_png: bytes) -> float:
     mask = Image.open(io.BytesIO(mask_png))
     assert (mask.mode, mask.size, mask.format) == ("L", (96, 64), "PNG")
     chosen = {i for i, value in enumerate(mask.tobytes()) if value == 255}
-    disc = {y * 96 + x for y in range(64) for x in range(96) if (x - 50) ** 2 + (y - 32) ** 2 <= 400}
+    disc = {
+        y * 96 + x for y in range(64) for x in range(96) if (x - 50) ** 2 + (y - 32) ** 2 <= 400
+    }
     return len(chosen & disc) / len(chosen | disc)
 
 
-def test_a_users_things_are_nobody_elses(server, scene) -> None:
+def test_a_users_things_are_nobody_elses(server: ServerProcess, scene: bytes) -> None:
     """Another user sees no task, no result and no image, and cannot segment by either name."""
     with server.client() as owner, server.client() as other:
         uploaded = upload(owner, scene)
@@ -87,7 +90,7 @@ def test_a_users_things_are_nobody_elses(server, scene) -> None:
 @pytest.mark.parametrize(
     "path", ["/health", "/health/ready", "/api/v1/me", "/nowhere", "/api/v1/tasks/not-an-id"]
 )
-def test_every_answer_is_in_the_envelope(server, path: str) -> None:
+def test_every_answer_is_in_the_envelope(server: ServerProcess, path: str) -> None:
     """Errors too, with the request id in body and header."""
     with server.client() as client:
         request_id = str(uuid4())
@@ -101,13 +104,13 @@ def test_every_answer_is_in_the_envelope(server, path: str) -> None:
         assert UUID(replaced.headers["X-Request-Id"]).version == 4
 
 
-def test_the_document_served_is_the_one_printed(server) -> None:
+def test_the_document_served_is_the_one_printed(server: ServerProcess) -> None:
     """``/openapi.json`` and ``s3edge openapi`` say the same."""
     served = httpx.get(server.url + "/openapi.json").json()
     assert served == json.loads(document()) == json.loads(server.run("openapi").stdout)
 
 
-def test_tokens_of_strangers_are_refused(server) -> None:
+def test_tokens_of_strangers_are_refused(server: ServerProcess) -> None:
     """No token, garbage, another server's token: 401 with the challenge that RFC 6750 asks for."""
     answer = httpx.get(server.url + "/api/v1/me")
     assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
@@ -115,15 +118,13 @@ def test_tokens_of_strangers_are_refused(server) -> None:
     token = server.token(uuid4())
     head, payload, signature = token.split(".")
     for forged in ("garbage", f"{head}.{payload}.", f"{head}.{payload[:-2]}xx.{signature}"):
-        answer = httpx.get(
-            server.url + "/api/v1/me", headers={"Authorization": f"Bearer {forged}"}
-        )
+        answer = httpx.get(server.url + "/api/v1/me", headers={"Authorization": f"Bearer {forged}"})
         assert answer.status_code == 401
         assert answer.headers["WWW-Authenticate"] == 'Bearer error="invalid_token"'
         assert answer.json()["error"]["code"] == "AUTH_INVALID"
 
 
-def test_no_secret_is_logged(server, scene) -> None:
+def test_no_secret_is_logged(server: ServerProcess, scene: bytes) -> None:
     """Neither the token nor a signed URL's signature appears in the server's log."""
     with server.client() as client:
         uploaded = upload(client, scene)

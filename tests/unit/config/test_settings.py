@@ -69,7 +69,9 @@ def test_a_malformed_setting_is_named_in_one_line(name: str, value: str) -> None
 
 def test_a_misspelt_setting_is_found() -> None:
     """A name with the prefix that is none of ours stops the start and says which was meant."""
-    with pytest.raises(SettingsError, match="S3EDGE_RATE_LIMIT: .* did you mean S3EDGE_RATE_LIMITS"):
+    with pytest.raises(
+        SettingsError, match=r"S3EDGE_RATE_LIMIT: .* did you mean S3EDGE_RATE_LIMITS"
+    ):
         parse_settings({"S3EDGE_RATE_LIMIT": "off"})
 
 
@@ -99,7 +101,7 @@ def test_the_example_file_has_every_setting_and_is_good() -> None:
     """Each setting is in ``.env.example`` once, and its values are what they say."""
     lines = (ROOT / ".env.example").read_text("utf-8").splitlines()
     pairs = [re.fullmatch(r"# (S3EDGE_\w+)=(.*)", line) for line in lines]
-    given = [match.groups() for match in pairs if match is not None]
+    given = [(match[1], match[2]) for match in pairs if match is not None]
     assert [name for name, _ in given] == [setting.name for setting in SETTINGS]
     assert parse_settings(dict(given)) == parse_settings({})
     assert {setting.name for setting in SETTINGS} >= CLIENT_SETTINGS

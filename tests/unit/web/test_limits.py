@@ -164,7 +164,7 @@ async def test_limits_can_be_off(send: Send, gateway: Gateway, data_of: Check) -
     for _ in range(200):
         response = await send("GET", "/api/v1/me")
         assert "ratelimit" not in dict(response.headers)
-    assert data_of(response)["rate_limits"] == {}
+        assert data_of(response)["rate_limits"] == {}
 
 
 async def test_requests_without_a_token_are_counted_by_address(

@@ -1,0 +1,140 @@
+"""A real server process, for tests that need a socket, a crash or an orderly stop."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Protocol
+from uuid import UUID, uuid4
+
+import httpx
+from attrs import define
+
+
+START_TIMEOUT_S = 30
+STOP_TIMEOUT_S = 60
+
+_STARTED = re.compile(r"Serving at (http://\S+?);")
+
+
+@define
+class ServerProcess:
+    """
+    One ``s3edge serve`` process and the folder it keeps its data in.
+
+    Attributes:
+        folder: Where it runs; its data directory is ``data`` in there.
+        settings: Its ``S3EDGE_`` settings, besides the data directory.
+        url: Where it is reached, once it was started; another one after each start.
+        process: The process, once it was started.
+    """
+
+    folder: Path
+    settings: Mapping[str, str]
+    url: str = ""
+    process: subprocess.Popen[str] | None = None
+
+    @property
+    def data_dir(self) -> Path:
+        """Where its data is."""
+        return self.folder / "data"
+
+    @property
+    def log(self) -> Path:
+        """What it wrote to standard error, over all its starts."""
+        return self.folder / "log"
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._started().pid
+
+    def start(self) -> None:
+        """Start it on a free port, and return when it answers."""
+        # A session of its own, so that a crash takes its worker processes along.
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "s3edge", "serve", "--port", "0"],
+            env=self._environ(),
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=self.folder,
+            start_new_session=True,
+        )
+        lines = self.process.stderr
+        assert lines is not None
+        first = lines.readline()
+        match = _STARTED.search(first)
+        if match is None:
+            message = first + lines.read()
+            raise RuntimeError(message)
+        self.url = match[1]
+        # Somebody must read the log, or the pipe fills and the server stands still.
+        threading.Thread(target=self._keep_log, args=(lines,)).start()
+        httpx.get(self.url + "/health", timeout=START_TIMEOUT_S).raise_for_status()
+
+    def kill(self) -> None:
+        """End it as a crash would, and whatever it started."""
+        process = self._started()
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def stop(self) -> int:
+        """Ask it to stop, and return its exit status."""
+        process = self._started()
+        process.send_signal(signal.SIGTERM)
+        return process.wait(timeout=STOP_TIMEOUT_S)
+
+    def is_running(self) -> bool:
+        """Return whether it was started and has not ended."""
+        return self.process is not None and self.process.poll() is None
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run another command of the same deployment."""
+        return subprocess.run(  # noqa: S603 - our own command
+            [sys.executable, "-m", "s3edge", *arguments],
+            env=self._environ(),
+            capture_output=True,
+            text=True,
+            cwd=self.folder,
+            timeout=STOP_TIMEOUT_S,
+            check=False,
+        )
+
+    def token(self, user_id: UUID, tier: str = "enterprise") -> str:
+        """Return a token, as an operator would make one."""
+        made = self.run("token", "--user", str(user_id), "--tier", tier)
+        if made.returncode != 0:
+            raise RuntimeError(made.stderr)
+        return made.stdout.strip()
+
+    def client(self, user_id: UUID | None = None, tier: str = "enterprise") -> httpx.Client:
+        """Return a client signed in as a user, by default as somebody new."""
+        token = self.token(user_id or uuid4(), tier)
+        return httpx.Client(
+            base_url=self.url, headers={"Authorization": f"Bearer {token}"}, timeout=60
+        )
+
+    def _started(self) -> subprocess.Popen[str]:
+        if self.process is None:
+            message = "the server was not started"
+            raise RuntimeError(message)
+        return self.process
+
+    def _keep_log(self, lines: IO[str]) -> None:
+        with self.log.open("a") as log, lines:
+            log.writelines(lines)
+
+    def _environ(self) -> Mapping[str, str]:
+        clean = {name: value for name, value in os.environ.items() if "S3EDGE" not in name}
+        return clean | {"S3EDGE_DATA_DIR": str(self.data_dir)} | dict(self.settings)
+
+
+class StartServer(Protocol):
+    """Starts servers, each with settings of its own."""
+
+    def __call__(self, **settings: str) -> ServerProcess:
+        """Return a running server."""
