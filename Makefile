@@ -37,7 +37,7 @@ docs: $(VENV)/.installed-check
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky -q -b html docs docs/_build
 
 bench: $(VENV)/.installed-test
-	$(BIN)/python -m tests.benchmarks
+	$(BIN)/python tests/benchmarks/run.py
 
 clean:
 	rm -rf $(VENV) dist docs/_build

@@ -9,9 +9,10 @@ from jwt.types import Options
 
 from s3edge.errors import Code, EdgeError
 from s3edge.ports import Clock
-from s3edge.rules.claims import DEFAULT_TIER_CLAIM, check_claims, user_from_claims
+from s3edge.rules.claims import DEFAULT_TIER_CLAIM, check_claims, expiry_of, user_from_claims
 from s3edge.values import User
 from s3edge_supabase.jwks import JwksCache
+from s3edge_supabase.verified import VerifiedTokens
 
 
 PUBLIC_KEY_ALGORITHMS = ("ES256", "RS256")
@@ -39,6 +40,8 @@ class SupabaseAuthenticator:
     """
     The ``Authenticator`` port by signature: no request is made for a token whose key is known.
 
+    A token that was good is taken for good for a minute more, or until it expires.
+
     Attributes:
         keys: The issuer's public keys.
         issuer: What ``iss`` must be.
@@ -54,12 +57,19 @@ class SupabaseAuthenticator:
     tier_claim: str = DEFAULT_TIER_CLAIM
     algorithms: Sequence[str] = PUBLIC_KEY_ALGORITHMS
     legacy_secret: str | None = field(default=None, repr=False)
+    _verified: VerifiedTokens = field(init=False, factory=VerifiedTokens, repr=False, eq=False)
 
     async def authenticate(self, token: str) -> User:
         """Implement ``Authenticator``."""
+        now = self.clock.now()
+        known = self._verified.get(token, now)
+        if known is not None:
+            return known
         claims = await self._verified_claims(token)
-        check_claims(claims, now=self.clock.now(), issuer=self.issuer)
-        return user_from_claims(claims, token, self.tier_claim)
+        check_claims(claims, now=now, issuer=self.issuer)
+        user = user_from_claims(claims, token, self.tier_claim)
+        self._verified.add(token, user, now, expiry_of(claims))
+        return user
 
     async def check(self) -> None:
         """Implement ``Checked``."""

@@ -5,7 +5,7 @@ The claims are Supabase Auth's: https://supabase.com/docs/guides/auth/jwt-fields
 """
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from s3edge.errors import Code, EdgeError
@@ -19,6 +19,9 @@ USER_ROLE = "authenticated"
 DEFAULT_TIER_CLAIM = "app_metadata.tier"
 """Users cannot write ``app_metadata``; they can write ``user_metadata``."""
 
+
+_LAST_DATE = 253402300799.0
+"""The end of the year 9999, where dates end."""
 
 _LAST_TIME = 1e12
 """Beyond any date; keeps a hostile number out of the arithmetic."""
@@ -55,6 +58,11 @@ def check_claims(claims: Mapping[str, Any], *, now: datetime, issuer: str) -> No
         raise _invalid("The token is for another audience.")
     if claims.get("iss") != issuer:
         raise _invalid("The token is from another issuer.")
+
+
+def expiry_of(claims: Mapping[str, Any]) -> datetime:
+    """Return when a token that passed ``check_claims`` expires, without any leeway."""
+    return datetime.fromtimestamp(min(_time(claims, "exp") or 0.0, _LAST_DATE), UTC)
 
 
 def _time(claims: Mapping[str, Any], name: str) -> float | None:

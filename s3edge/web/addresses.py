@@ -41,6 +41,18 @@ def client_address(request: Request, trusted_proxies: Sequence[Network]) -> str:
     return peer
 
 
+def limited_network(address: str) -> str:
+    """
+    Return whom a limit by address counts: an IPv4 address, or an IPv6 network of 64 bits.
+
+    One IPv6 subscriber is given at least a /64 (RFC 6177), so single addresses would limit nobody.
+    """
+    parsed = _parse(address)
+    if isinstance(parsed, IPv6Address):
+        return str(IPv6Network((parsed, 64), strict=False))
+    return str(parsed or address)
+
+
 def _is_trusted(address: str, trusted_proxies: Sequence[Network]) -> bool:
     parsed = _parse(address)
     return parsed is not None and any(parsed in network for network in trusted_proxies)

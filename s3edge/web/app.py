@@ -13,7 +13,7 @@ from s3edge.errors import Code, EdgeError
 from s3edge.gateway import Gateway
 from s3edge.rules.keys import parse_id
 from s3edge.values import Allowance, User
-from s3edge.web.addresses import Network, client_address
+from s3edge.web.addresses import Network, client_address, limited_network
 from s3edge.web.cors import CorsPolicy, is_preflight
 from s3edge.web.envelope import failure, success
 from s3edge.web.http import Call, ClientDisconnected, Request, Response, Route
@@ -48,7 +48,7 @@ class PathRoutes:
     def methods(self) -> Sequence[str]:
         """What the ``Allow`` header names."""
         extra = ["HEAD"] if "GET" in self.by_method else []
-        return sorted([*self.by_method, *extra, "OPTIONS"])
+        return sorted([*self.by_method, *extra])
 
     def route_for(self, method: str) -> Route | None:
         """Return the route that serves a method."""
@@ -178,7 +178,7 @@ class WebApp:
 
     async def _count_anonymous(self, request: Request) -> None:
         address = client_address(request, self._trusted_proxies)
-        allowance = await self._limiting.of_address(address)
+        allowance = await self._limiting.of_address(limited_network(address))
         if allowance is not None and not allowance.allowed:
             raise refusal(allowance)
 

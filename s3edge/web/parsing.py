@@ -26,7 +26,7 @@ IDEMPOTENCY_KEY_PATTERN = (
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-_INTEGER = re.compile(r"-?[0-9]{1,18}")
+_INTEGER = re.compile(r"-?[0-9]{1,100}")
 _DECIMAL = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,32})?([eE][+-]?[0-9]{1,3})?")
 # msgspec ends a message with the place: "Expected `int` >= 1 - at `$.page`".
 _PLACE = re.compile(r"^(?P<message>.*?)(?: - at `\$\.?(?P<field>[^`]*)`)?$", re.DOTALL)

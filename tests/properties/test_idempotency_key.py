@@ -203,8 +203,8 @@ def test_no_request_is_our_own_error(
     method: str,
     query: str,
     headers: dict[str, str],
-    signed_in: bool,  # noqa: FBT001 - drawn
-    disconnects: bool,  # noqa: FBT001 - drawn
+    signed_in: bool,
+    disconnects: bool,
     body: bytes,
     cuts: list[int],
 ) -> None:

@@ -124,7 +124,7 @@ def test_the_answer_does_not_depend_on_the_cuts(body: bytes, cuts: list[int]) ->
 def test_a_good_form_is_read_as_it_was_written(
     content: bytes,
     project_id: UUID | None,
-    file_first: bool,  # noqa: FBT001 - drawn
+    file_first: bool,
     cuts: list[int],
 ) -> None:
     """Every byte of the file arrives, whatever it holds, and the project in either place."""
@@ -147,7 +147,7 @@ def test_a_good_form_is_read_as_it_was_written(
 def test_no_body_raises_anything_unforeseen(
     body: bytes,
     cuts: list[int],
-    disconnects: bool,  # noqa: FBT001 - drawn
+    disconnects: bool,
 ) -> None:
     """A body is read, refused as a bad request, or the client is gone."""
 

@@ -25,7 +25,7 @@ GARBAGE = (
     # {"alg":"none"} and {}: an unsecured JWT (RFC 7519, section 6).
     "eyJhbGciOiJub25lIn0.e30.",
     # {"alg":"HS256","typ":"JWT"}, {} and a signature by the empty key.
-    "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.e30.4b1KQHuBk1Zb_0Y0yYbJXF5Cq7M3kD7jSCAVd1SxKq8",
+    "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.e30.LwimMJA3puF3ioGeS-tfczR3370GXBZMIL-bdpu4hOU",
     # A header that is JSON but no object.
     "W10.e30.AAAA",
     "é.ü.ß",

@@ -279,7 +279,7 @@ class _DatabaseMachine(RuleBasedStateMachine):
             assert max(ages, default=0.0) <= min(self._model.created_at(left))
         self._model.lease(claimed, LEASE_S)
 
-    @rule(task_ids=st.lists(tasks, max_size=3), spans=spans)
+    @rule(task_ids=st.lists(tasks, min_size=1, max_size=3), spans=spans)
     def extend_leases(self, task_ids: list[UUID], spans: int) -> None:
         """Hold some tasks, or let go of them."""
         self._run(self._database.extend_leases, task_ids, spans * SPAN_S)

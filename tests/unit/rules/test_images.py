@@ -146,7 +146,7 @@ def test_a_small_beginning_is_enough(name: str) -> None:
 
 
 @pytest.mark.parametrize("lossless", [False, True])
-def test_a_large_webp_is_read_from_its_beginning(lossless: bool) -> None:  # noqa: FBT001
+def test_a_large_webp_is_read_from_its_beginning(lossless: bool) -> None:
     """A WebP file of more bytes than are ever looked at is accepted."""
     content = encoded(noise(size=(1200, 1000)), "WEBP", lossless=lossless, quality=100, method=0)
     assert len(content) > MAX_HEADER_BYTES

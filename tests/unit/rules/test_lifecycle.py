@@ -24,8 +24,8 @@ from s3edge.values import TaskStatus
 )
 def test_a_task_may_start_until_it_has_ended(
     status: TaskStatus,
-    starts: bool,  # noqa: FBT001 - a column of the table
-    ended: bool,  # noqa: FBT001 - likewise
+    starts: bool,
+    ended: bool,
 ) -> None:
     """A task whose worker died is started again; ``done`` and ``error`` are final."""
     assert may_start(status) is starts

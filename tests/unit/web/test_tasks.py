@@ -247,7 +247,7 @@ async def test_a_wait_is_woken_by_the_tasks_end(
     database: CountingDatabase,
     gateway: Gateway,
     alice: User,
-    fails: bool,  # noqa: FBT001 - in error, or done
+    fails: bool,
 ) -> None:
     """The answer comes with the end of the task, not with the next look."""
     task = await task_of(alice)

@@ -275,7 +275,7 @@ async def test_a_file_without_a_type_is_refused(refused: Refused) -> None:
 async def test_a_project_that_is_no_uuid_is_refused(
     refused: Refused,
     project: bytes,
-    first: bool,  # noqa: FBT001 - a column of the table
+    first: bool,
 ) -> None:
     """Also when it comes behind the file, whose bytes are already on their way into storage."""
     parts = [part("project_id", project), part("file", PNG, "image/png")]
@@ -311,7 +311,7 @@ def sized_form(size_bytes: int) -> bytes:
 async def test_ten_mebibytes_are_accepted(
     send: Send,
     data_of: Check,
-    declared: bool,  # noqa: FBT001 - with and without Content-Length
+    declared: bool,
 ) -> None:
     """The limit counts the file, not the form around it."""
     body = sized_form(MAX_IMAGE_BYTES)
@@ -326,8 +326,8 @@ async def test_ten_mebibytes_are_accepted(
 @pytest.mark.parametrize("whole", [True, False])
 async def test_one_byte_more_is_refused(
     refused: Refused,
-    declared: bool,  # noqa: FBT001 - with and without Content-Length
-    whole: bool,  # noqa: FBT001 - in one chunk or in many
+    declared: bool,
+    whole: bool,
 ) -> None:
     """10 MiB and one byte is too large, however it is sent."""
     body = sized_form(MAX_IMAGE_BYTES + 1)
