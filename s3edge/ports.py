@@ -88,7 +88,7 @@ class ObjectStorage(Checked, Protocol):
         Store an object from a stream.
 
         Callers guarantee:
-            ``key`` passes ``rules.keys.check_key``; ``size_bytes``, when given, is exact.
+            ``key`` passes ``rules.keys.is_key``; ``size_bytes``, when given, is exact.
 
         Implementations must:
             Keep every byte and the type (``test_what_is_put_is_read_back``).
@@ -181,6 +181,8 @@ class Database(Checked, Protocol):
             Refuse a key that comes with another request (``test_a_reused_key_is_refused``).
             Keep keys of different users apart (``test_keys_are_per_user``).
             Free the key when the balance did not cover it (``test_a_refusal_frees_the_key``).
+            Refuse a project that is not the user's, where projects are known
+            (``test_a_foreign_project_is_refused``).
             Lease the new task to the caller for ``rules.lifecycle.LEASE_S``
             (``test_a_fresh_task_is_leased``).
 
@@ -241,12 +243,13 @@ class Database(Checked, Protocol):
 
     async def claim_tasks(self, limit: int, lease_s: float) -> Sequence[Task]:
         """
-        Lease tasks that have not ended and that nobody holds, oldest first.
+        Lease tasks that have not ended and that nobody holds.
 
         Implementations must:
             Return only tasks whose lease has run out (``test_a_fresh_task_is_leased``).
             Give one task to one of several concurrent callers (``test_a_task_is_claimed_once``).
-            Offer it again when that lease runs out (``test_a_lapsed_lease_is_claimed_again``).
+            Offer it again when that lease runs out, the oldest first
+            (``test_a_lapsed_lease_is_claimed_again``).
         """
 
     async def extend_leases(self, task_ids: Sequence[UUID], lease_s: float) -> None:

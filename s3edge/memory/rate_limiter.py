@@ -48,7 +48,8 @@ class MemoryRateLimiter:
             allowed=allowed,
             limit=limit,
             remaining=max(0, limit.quota - used),
-            reset_s=max(1, math.ceil(fraction_left * limit.window_s)),
+            # At the boundary itself the window before still weighs all it held.
+            reset_s=math.floor(fraction_left * limit.window_s) + 1,
         )
 
     async def check(self) -> None:

@@ -294,6 +294,20 @@ class DatabaseContract:
             await harness.assert_books(user, paid=1)
         assert len(ids) == 3
 
+    async def test_a_foreign_project_is_refused(self, harness: DatabaseHarness) -> None:
+        """Where projects are known, another user's is refused like one that is not there."""
+        user, other = await harness.new_user(), await harness.new_user()
+        own, foreign = await harness.new_project(user), await harness.new_project(other)
+        reservation = await harness.database.reserve_task(user, new_task(project_id=own))
+        assert reservation.task.project_id == own
+        for project_id in (foreign, uuid4()):
+            if harness.checks_projects:
+                with refused(Code.INVALID_REQUEST):
+                    await harness.database.reserve_task(user, new_task(project_id=project_id))
+            else:
+                await harness.database.reserve_task(user, new_task(project_id=project_id))
+        await harness.assert_books(user, paid=1 if harness.checks_projects else 3)
+
     async def test_a_refusal_frees_the_key(self, harness: DatabaseHarness) -> None:
         """The key of a refused request can be used once there are credits, for any request."""
         user, key, granted = await harness.new_user(), str(uuid4()), harness.segment_cost
