@@ -1,42 +1,20 @@
 """The Starlette door on uvicorn keeps every promise, alone and mounted under a prefix."""
 
-import socket
-import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from uuid import uuid4
 
 import pytest
-import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
+from s3edge.cli.server import bind, running_in_thread, url_of
 from s3edge.testing import DoorContract, DoorHarness, MemoryDeployment, memory_deployment
 from s3edge.values import User
 from s3edge_starlette import create_app
 
 
 PREFIX = "/segmentation"
-
-
-@contextmanager
-def listening() -> Iterator[tuple[socket.socket, str]]:
-    """Give a listening socket and its address."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        yield listener, f"http://127.0.0.1:{listener.getsockname()[1]}"
-
-
-@contextmanager
-def served(app: Starlette, listener: socket.socket) -> Iterator[None]:
-    """Serve an application in a thread."""
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on"))
-    thread = threading.Thread(target=server.run, args=([listener],))
-    thread.start()
-    try:
-        yield
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 def mounted(deployment: MemoryDeployment) -> Starlette:
@@ -58,10 +36,11 @@ class TestStarletteDoor(DoorContract):
     @classmethod
     def harness(cls) -> Iterator[DoorHarness]:
         """Return a running server."""
-        with listening() as (listener, url):
+        with bind("127.0.0.1", 0) as listener:
+            url = url_of(listener)
             deployment = memory_deployment(url)
             token = deployment.authenticator.issue(User(uuid4()))
-            with served(create_app(deployment.web), listener):
+            with running_in_thread(create_app(deployment.web), listener):
                 yield DoorHarness(url, token)
 
 
@@ -72,8 +51,9 @@ class TestMountedStarletteDoor(DoorContract):
     @classmethod
     def harness(cls) -> Iterator[DoorHarness]:
         """Return a running server."""
-        with listening() as (listener, url):
-            deployment = memory_deployment(url + PREFIX)
+        with bind("127.0.0.1", 0) as listener:
+            url = url_of(listener) + PREFIX
+            deployment = memory_deployment(url)
             token = deployment.authenticator.issue(User(uuid4()))
-            with served(mounted(deployment), listener):
-                yield DoorHarness(url + PREFIX, token)
+            with running_in_thread(mounted(deployment), listener):
+                yield DoorHarness(url, token)

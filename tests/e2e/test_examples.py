@@ -1,12 +1,11 @@
 """The examples run."""
 
 import runpy
-import socket
-import threading
 from pathlib import Path
 
 import httpx
-import uvicorn
+
+from s3edge.cli.server import bind, running_in_thread, url_of
 
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -15,13 +14,9 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 def test_a_host_application_keeps_its_own_pages_and_users(tmp_path: Path, scene: bytes) -> None:
     """The host's page and the mounted API answer, by the host's own sessions, each user apart."""
     create_host = runpy.run_path(str(EXAMPLES / "host_app.py"))["create_host"]
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        origin = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        app = create_host(tmp_path, origin)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-        thread = threading.Thread(target=server.run, args=([listener],))
-        thread.start()
-        try:
+    with bind("127.0.0.1", 0) as listener:
+        origin = url_of(listener)
+        with running_in_thread(create_host(tmp_path, origin), listener):
             assert "host's own page" in httpx.get(origin).text
             api = origin + "/segmentation/api/v1"
             ada = {"Authorization": "Bearer ada-session"}
@@ -42,6 +37,3 @@ def test_a_host_application_keeps_its_own_pages_and_users(tmp_path: Path, scene:
             assert httpx.get(f"{api}/me").status_code == 401
             result = httpx.get(f"{api}/results/{task['task_id']}", headers=ada).json()["data"]
             assert httpx.get(result["mask_image_url"]).headers["Content-Type"] == "image/png"
-        finally:
-            server.should_exit = True
-            thread.join()

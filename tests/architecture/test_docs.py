@@ -1,0 +1,93 @@
+"""The reference names everything that there is: settings, commands, routes and error codes."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from s3edge.cli import commands
+from s3edge.config.settings import SETTINGS
+from s3edge.errors import Code
+from s3edge.web.http import Route
+from s3edge.web.routes import API_ROUTES, OPENAPI_ROUTE
+from s3edge.web.statuses import STATUS_OF
+
+
+ROOT = Path(__file__).parents[2]
+REFERENCE = ROOT / "docs" / "reference"
+
+
+def commands_of(group: click.Group, name: str) -> Iterator[tuple[str, click.Command]]:
+    """Yield every command under a group that does something, with its whole name."""
+    for own_name, command in sorted(group.commands.items()):
+        whole_name = f"{name} {own_name}"
+        if isinstance(command, click.Group):
+            yield from commands_of(command, whole_name)
+        else:
+            yield whole_name, command
+
+
+COMMANDS = dict(commands_of(commands, "s3edge"))
+
+
+def rows_of(page: Path) -> dict[str, str]:
+    """Return a page's table rows by the code in their first cell."""
+    rows = re.finditer(r"^\| `(?P<name>[^`]+)` \|.*$", page.read_text("utf-8"), re.MULTILINE)
+    return {row["name"]: row[0] for row in rows}
+
+
+def test_every_setting_is_in_the_reference() -> None:
+    """The tables of settings have a row for each setting, and for no other."""
+    assert set(rows_of(REFERENCE / "settings.md")) == {setting.name for setting in SETTINGS}
+
+
+def test_every_setting_is_in_the_example() -> None:
+    """The example of an environment file sets each setting, and no other, in a comment."""
+    example = (ROOT / ".env.example").read_text("utf-8")
+    named = re.findall(r"^# ?(S3EDGE_\w+)=", example, re.MULTILINE)
+    assert sorted(named) == sorted(setting.name for setting in SETTINGS)
+
+
+def test_every_command_is_in_the_reference() -> None:
+    """The page of commands has a section for each command, and for no other."""
+    page = (REFERENCE / "command-line.md").read_text("utf-8")
+    assert sorted(re.findall(r"^## (s3edge .+)$", page, re.MULTILINE)) == sorted(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_is_in_the_reference(name: str) -> None:
+    """A command's options are in its section, or among those that nearly every command takes."""
+    page = (REFERENCE / "command-line.md").read_text("utf-8")
+    common, *sections = page.split("\n## ")
+    section = next(text for text in sections if text.startswith(f"{name}\n"))
+    for parameter in COMMANDS[name].params:
+        if isinstance(parameter, click.Option):
+            assert re.search(rf"`{parameter.opts[-1]}\b", common + section), parameter.opts
+
+
+@pytest.mark.parametrize("route", [*API_ROUTES, OPENAPI_ROUTE], ids=lambda route: route.name)
+def test_every_route_is_in_the_reference(route: Route) -> None:
+    """The table of endpoints has each route, with the statuses of its success and its errors."""
+    page = (REFERENCE / "api.md").read_text("utf-8")
+    row = re.search(
+        rf"^\| \[?{route.method} `{re.escape(route.path)}`.*? \| (.*) \| (.*?) ?\|$",
+        page,
+        re.MULTILINE,
+    )
+    assert row is not None
+    succeeds, fails = (
+        {int(status) for status in re.findall(r"\d{3}", cell)} for cell in row.groups()
+    )
+    assert succeeds == {route.status, *route.also}
+    assert fails >= {STATUS_OF[code] for code in route.errors}
+
+
+def test_every_error_is_in_the_reference() -> None:
+    """The table of errors has each code with its status, and no other."""
+    rows = rows_of(REFERENCE / "api.md")
+    errors = {name: row for name, row in rows.items() if re.fullmatch(r"[A-Z_]+", name)}
+    assert set(errors) == set(Code)
+    for code in Code:
+        assert errors[code].startswith(f"| `{code}` | {STATUS_OF[code]} |")
