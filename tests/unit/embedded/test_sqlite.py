@@ -1,0 +1,133 @@
+"""One SQLite file for many coroutines."""
+
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import anyio
+import pytest
+
+from s3edge.errors import Code, EdgeError, invalid
+from s3edge_embedded.database import MIGRATIONS
+from s3edge_embedded.sqlite import MAX_BATCH, SqliteFile
+
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def file(tmp_path: Path) -> AsyncIterator[SqliteFile]:
+    """Return an open file with a table of numbers."""
+    async with SqliteFile(tmp_path / "deep" / "down" / "x.db", MIGRATIONS) as opened:
+        await opened.write(lambda db: db.execute("create table numbers (n integer) strict"))
+        yield opened
+
+
+async def numbers(file: SqliteFile) -> list[int]:
+    """Return what is in the table."""
+    rows = await file.read(lambda db: db.execute("select n from numbers order by n").fetchall())
+    return [row["n"] for row in rows]
+
+
+def insert(number: int, *, then: Exception | None = None) -> Callable[[sqlite3.Connection], int]:
+    """Return an operation that writes a number, and may fail after that."""
+
+    def operation(db: sqlite3.Connection) -> int:
+        db.execute("insert into numbers values (?)", (number,))
+        if then is not None:
+            raise then
+        return number
+
+    return operation
+
+
+async def test_writes_that_wait_together_fail_alone(file: SqliteFile) -> None:
+    """One write's fault undoes that write and no other, whatever kind of fault it is."""
+    faults = {
+        7: invalid("n", "seven"),
+        8: RuntimeError("eight"),
+        9: sqlite3.OperationalError("nine"),
+    }
+    caught: dict[int, Exception] = {}
+    written: list[int] = []
+
+    async def write(number: int) -> None:
+        try:
+            written.append(await file.write(insert(number, then=faults.get(number))))
+        except Exception as error:  # noqa: BLE001 - looked at below
+            caught[number] = error
+
+    async with anyio.create_task_group() as group:
+        for number in range(MAX_BATCH + 50):
+            group.start_soon(write, number)
+    assert caught[7] is faults[7]
+    assert caught[8] is faults[8]
+    assert isinstance(caught[9], EdgeError)
+    assert caught[9].code is Code.SERVICE_UNAVAILABLE
+    assert "nine" not in str(caught[9])
+    expected = [number for number in range(MAX_BATCH + 50) if number not in faults]
+    assert sorted(written) == expected
+    assert await numbers(file) == expected
+
+
+async def test_a_cancelled_write_is_whole_or_absent(file: SqliteFile) -> None:
+    """Those who are cancelled while they wait write nothing; the others are not disturbed."""
+    async with anyio.create_task_group() as others:
+        for number in range(20):
+            others.start_soon(file.write, insert(number))
+        async with anyio.create_task_group() as cancelled:
+            for number in range(100, 120):
+                cancelled.start_soon(file.write, insert(number))
+            cancelled.cancel_scope.cancel()
+    found = await numbers(file)
+    assert [number for number in found if number < 100] == list(range(20))
+    await file.write(insert(1000))
+    assert (await numbers(file))[-1] == 1000
+
+
+async def test_a_reader_cannot_write(file: SqliteFile) -> None:
+    """A read that tries to is refused, and the file is as it was."""
+    with pytest.raises(EdgeError):
+        await file.read(lambda db: db.execute("insert into numbers values (1)"))
+    assert await numbers(file) == []
+
+
+async def test_a_file_of_a_newer_version_is_not_touched(tmp_path: Path) -> None:
+    """An older program says what to do instead of writing into what it does not know."""
+    path = tmp_path / "x.db"
+    connection = sqlite3.connect(path)
+    connection.execute("pragma user_version = 999")
+    connection.close()
+    with pytest.raises(EdgeError, match="newer version"):
+        await SqliteFile(path, MIGRATIONS).__aenter__()
+
+
+async def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+    """The start stops with the path in its message."""
+    path = tmp_path / "x.db"
+    path.write_bytes(b"not a database" * 1000)
+    with pytest.raises(EdgeError, match=r"x\.db"):
+        await SqliteFile(path, MIGRATIONS).__aenter__()
+
+
+async def test_migrations_are_applied_once(tmp_path: Path) -> None:
+    """Opening again, also twice at once, leaves the data as it is."""
+    path = tmp_path / "x.db"
+    async with SqliteFile(path, MIGRATIONS) as first:
+        await first.write(
+            lambda db: db.execute("insert into users_profile values ('u', 5, 5, 0, 0)")
+        )
+        async with SqliteFile(path, MIGRATIONS) as second:
+            row = await second.read(
+                lambda db: db.execute("select credits from users_profile").fetchone()
+            )
+            assert row["credits"] == 5
+
+
+async def test_a_closed_file_says_so(tmp_path: Path) -> None:
+    """A write after the end is refused instead of lost."""
+    file = SqliteFile(tmp_path / "x.db", MIGRATIONS)
+    async with file:
+        pass
+    with pytest.raises(EdgeError, match="closed"):
+        await file.write(lambda db: db.execute("select 1"))
