@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 export IMAGE
 export PROMPT
 
-.PHONY: demo test check bench docs clean
+.PHONY: help demo test check bench docs clean
 .DEFAULT_GOAL := help
 
 help:
