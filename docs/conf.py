@@ -1,5 +1,9 @@
 """How Sphinx builds the documentation: ``make docs``."""
 
+import re
+from collections.abc import Iterable
+from typing import Any
+
 import s3edge
 
 
@@ -17,27 +21,52 @@ html_title = f"s3edge {version}"
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
-autodoc_typehints = "signature"
-autodoc_preserve_defaults = True
-# Fields are described once, in the class's own list of attributes.
+# Fields are described once, in the class's own list of attributes, and typed in its signature.
 autodoc_default_options = {"undoc-members": False}
-
-napoleon_numpy_docstring = False
+napoleon_attr_annotations = False
 napoleon_use_ivar = True
-napoleon_use_param = True
-napoleon_custom_sections = ["Callers guarantee", "Implementations must"]
+
+LISTS = ("Callers guarantee", "Implementations must")
+napoleon_custom_sections = list(LISTS)
 
 # The build uses no network, so names outside the documented modules have no page to link to.
 nitpick_ignore_regex = [
     # The standard library's.
     (r"py:.*", r"(collections\.abc|contextlib|datetime|enum|pathlib|typing|uuid)\..*"),
-    # The same, as annotations spell them.
-    (
-        r"py:.*",
-        r"(Any|AsyncIterable|AsyncIterator|Mapping|Path|Protocol|Sequence|StrEnum|UUID|datetime)",
-    ),
     # Other packages', and attrs' marker for a default that is made anew for each value.
-    (r"py:.*", r"(attr|hypothesis).*"),
+    (r"py:.*", r"(attr|hypothesis)\..*"),
     # What a test is handed, and does not build itself: the source has the docstrings.
     (r"py:.*", r"s3edge\.(gateway|memory|web)\..*"),
 ]
+
+
+def list_sentences(lines: Iterable[str]) -> list[str]:
+    """Return a docstring in which each sentence of the sections in ``LISTS`` is an item of a list."""
+    listed: list[str] = []
+    in_section = begins = False
+    for line in lines:
+        if line.strip() and not line.startswith(" "):
+            in_section = begins = line.rstrip(":") in LISTS
+            listed.append(line)
+        elif in_section and line.strip():
+            listed.append(re.sub(r"^ {4}", "    * " if begins else "      ", line))
+            begins = line.endswith(".")
+        else:
+            listed.append(line)
+    return listed
+
+
+def edit_docstring(*event: Any) -> None:
+    """Write the promises as lists; Sphinx hands the lines over last."""
+    event[-1][:] = list_sentences(event[-1])
+
+
+def edit_signature(*event: Any) -> tuple[str, None] | None:
+    """Leave out the signature of a Protocol, which nobody calls; Sphinx hands the object over fourth."""
+    return ("", None) if getattr(event[3], "_is_protocol", False) else None
+
+
+def setup(app: Any) -> None:
+    """Connect the edits: that of docstrings before napoleon's, whose priority is 500."""
+    app.connect("autodoc-process-docstring", edit_docstring, priority=100)
+    app.connect("autodoc-process-signature", edit_signature)

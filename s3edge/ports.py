@@ -374,7 +374,7 @@ class Wiring:
         task_deadline_s: When an unanswered task ends in ``error``, in seconds.
         tier_claim: Path of the tier in a token's claims.
         storage: The object storage, for parts that are built after it; else ``None``.
-        vendor: Settings under vendors' own names (``R2_BUCKET``, ...); holds secrets.
+        vendor: The rest of the environment: settings under vendors' own names; holds secrets.
     """
 
     data_dir: Path

@@ -19,6 +19,18 @@ def make_private_folder(path: Path) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
 
 
+def make_private_file(path: Path) -> None:
+    """
+    Make an empty file for its owner alone, unless it is there.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    make_private_folder(path.parent)
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+
+
 def read_or_create(path: Path, make: Callable[[], bytes]) -> bytes:
     """
     Return a file's content, making it first when it is missing.

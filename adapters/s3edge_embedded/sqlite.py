@@ -18,7 +18,7 @@ import anyio
 from anyio import CapacityLimiter, to_thread
 
 from s3edge.errors import unavailable
-from s3edge_embedded.private_files import make_private_folder
+from s3edge_embedded.private_files import make_private_file
 
 
 BUSY_TIMEOUT_S = 5.0
@@ -155,7 +155,8 @@ class SqliteFile:
             message = f"SQLite {sqlite3.sqlite_version} is too old; 3.37 or newer is needed."
             raise unavailable(message)
         try:
-            make_private_folder(self._path.parent)
+            # SQLite gives the files beside it the same mode.
+            make_private_file(self._path)
             self._writer = _connect(self._path)
             _migrate(self._writer, self._migrations)
             for _ in range(READERS):
@@ -163,6 +164,7 @@ class SqliteFile:
                 reader.execute("pragma query_only = on")
                 self._readers.put(reader)
         except (OSError, sqlite3.Error) as error:
+            self._close()
             message = f"The database file {self._path} cannot be opened: {error}"
             raise unavailable(message) from error
 

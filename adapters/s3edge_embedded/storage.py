@@ -54,6 +54,7 @@ _OBJECT = "@object"
 """The file's name in its folder; no part of a key can be spelt so."""
 
 _TEMPORARY = ".incoming"
+_BASE_URLS = ".base-urls"
 _SECRET_BYTES = 32
 
 
@@ -73,11 +74,12 @@ class FileObjectStorage:
             secret = read_or_create(
                 folder / ".media-secret", lambda: secrets.token_bytes(_SECRET_BYTES)
             )
-            former = _remember(folder / ".base-urls", base_url)
+            former = _former_base_urls(folder)
         except OSError as error:
             message = f"The folder {folder} cannot be used: {error}"
             raise unavailable(message) from error
         self._folder = folder
+        self._is_remembered = base_url in former
         self._clock = clock
         self._urls = MediaUrls(base_url, secret, former)
         self._threads = CapacityLimiter(THREADS)
@@ -130,6 +132,9 @@ class FileObjectStorage:
 
     def url_for(self, key: str) -> str:
         """Implement ``ObjectStorage``."""
+        if not self._is_remembered:
+            _remember(self._folder, self._urls.base_url)
+            self._is_remembered = True
         return self._urls.url_for(key, self._clock.now())
 
     def key_of(self, url: str) -> str | None:
@@ -268,17 +273,23 @@ def _remove(folder: Path) -> None:
         raise OSError(message)
 
 
-def _remember(path: Path, base_url: str) -> Sequence[str]:
+def _former_base_urls(folder: Path) -> Sequence[str]:
+    """Return the addresses under which URLs were handed out before."""
+    path = folder / _BASE_URLS
+    return path.read_text("utf-8").split() if path.exists() else []
+
+
+def _remember(folder: Path, base_url: str) -> None:
     """
-    Return where the app was reached before, adding where it is now.
+    Keep the address under which URLs are handed out.
 
     The database keeps URLs; when the port or the host changes, those of before still name our files.
     """
-    known = path.read_text("utf-8").split() if path.exists() else []
-    if base_url not in known:
-        with path.open("a", encoding="utf-8") as file:
+    try:
+        with (folder / _BASE_URLS).open("a", encoding="utf-8") as file:
             file.write(base_url + "\n")
-    return known
+    except OSError as error:
+        raise unavailable("The storage cannot be used; try again.") from error
 
 
 def _is_running(pid: int) -> bool:

@@ -1,5 +1,6 @@
 """The ``InferenceBackend`` port in the gateway's own process group, for servers without a GPU."""
 
+import logging
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -21,6 +22,8 @@ from s3edge.values import (
 )
 from s3edge_inference.predictors import Predictor, Segmentation, UnreadableImage
 
+
+_log = logging.getLogger(__name__)
 
 REMEMBERED_ANSWERS = 4096
 """How many tasks' answers are kept for repeats; older ones are run again, to the same mask."""
@@ -127,6 +130,10 @@ class InProcessBackend:
         except UnreadableImage as error:
             raise invalid("image_url", str(error)) from None
         except BrokenWorkerProcess:
+            _log.error(
+                "a segmentation process ended unexpectedly: out of memory, killed, or the main script"
+                " starts a server without 'if __name__ == \"__main__\":'"
+            )
             raise EdgeError(
                 Code.INFERENCE_FAILED, "The model's process ended unexpectedly.", retryable=True
             ) from None

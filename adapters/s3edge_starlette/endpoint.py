@@ -8,6 +8,9 @@ from s3edge.web.app import PathRoutes, WebApp
 from s3edge.web.http import ClientDisconnected, Request, Response
 
 
+NO_CONTENT = 204
+
+
 class Endpoint:
     """
     An ASGI application for one path.
@@ -69,7 +72,11 @@ async def _send(response: Response, send: Send, *, head: bool) -> None:
     headers = [
         (name.encode("latin-1"), value.encode("latin-1")) for name, value in response.headers
     ]
-    if isinstance(body, bytes) and not any(name == b"content-length" for name, _ in headers):
+    # RFC 9110, section 8.6: no length where there can be no body.
+    says_length = response.status == NO_CONTENT or any(
+        name == b"content-length" for name, _ in headers
+    )
+    if isinstance(body, bytes) and not says_length:
         headers.append((b"content-length", str(len(body)).encode()))
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     if isinstance(body, bytes):

@@ -8,7 +8,7 @@ from attrs import frozen
 
 from s3edge.cli.options import Failed, settings_of, with_environment
 from s3edge.cli.segment import DEFAULT_URL
-from s3edge.config import Settings, SettingsError, build
+from s3edge.config import Settings, SettingsError, build, check_opens
 from s3edge.errors import EdgeError
 from s3edge.gateway import Gateway, opened
 from s3edge.plugins import scheme_of
@@ -44,6 +44,7 @@ def doctor(environ: Mapping[str, str]) -> None:
 async def _examine(settings: Settings) -> int:
     """Print a line for each check and return how many failed."""
     try:
+        await check_opens(settings, bound_url=DEFAULT_URL)
         gateway = build(settings, bound_url=DEFAULT_URL).gateway
         async with opened(gateway.parts):
             checks = await check_health(

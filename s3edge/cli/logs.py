@@ -39,7 +39,6 @@ def configure_logs(level: str) -> None:
     # Libraries' own news is not the operator's, unless they ask for all of it.
     for name in ("httpx", "httpcore", "asyncio", "python_multipart", "PIL"):
         logging.getLogger(name).setLevel(max(root.level, logging.WARNING))
-    logging.getLogger("uvicorn.error").setLevel(max(root.level, logging.WARNING))
 
 
 def _add_request_id(

@@ -80,7 +80,10 @@ def _progress_bar() -> Iterator[ProgressCallback]:
         BarColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bars:
         bar = bars.add_task("uploading", total=1.0)
 
         def show(stage: str, done: float) -> None:

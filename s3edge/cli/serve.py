@@ -1,14 +1,17 @@
 """``s3edge serve`` and ``s3edge dev``."""
 
 from collections.abc import Mapping
+from functools import partial
 from uuid import UUID
 
+import anyio
 import click
 
-from s3edge.cli.options import settings_of, with_environment
+from s3edge.cli.options import WRONG_USAGE, Failed, settings_of, with_environment
 from s3edge.cli.server import app_of, bind, run, run_workers, url_of
-from s3edge.config import build
+from s3edge.config import Settings, build, check_opens
 from s3edge.config.local_auth import LocalAuthenticator
+from s3edge.plugins import scheme_of
 from s3edge.values import Tier
 
 
@@ -43,9 +46,9 @@ def serve(environ: Mapping[str, str], host: str, port: int, workers: int) -> Non
     """Serve, as the environment says."""
     settings = settings_of(environ)
     with bind(host, port) as listener:
+        anyio.run(partial(check_opens, settings, bound_url=url_of(listener)))
         if workers > 1:
-            # Built once here too, so that a wrong setting stops the start instead of every worker.
-            build(settings, bound_url=url_of(listener))
+            _check_shareable(settings)
             _announce(settings.public_url or url_of(listener))
             run_workers(environ, listener, workers)
             return
@@ -63,6 +66,7 @@ def dev(environ: Mapping[str, str], host: str, port: int) -> None:
     settings = settings_of(environ, embedded=True)
     with bind(host, port) as listener:
         url = settings.public_url or url_of(listener)
+        anyio.run(partial(check_opens, settings, bound_url=url))
         deployment = build(settings, bound_url=url)
         click.echo(f"export S3EDGE_BASE_URL={url}")
         authenticator = deployment.gateway.authenticator
@@ -74,6 +78,22 @@ def dev(environ: Mapping[str, str], host: str, port: int) -> None:
             err=True,
         )
         run(app_of(deployment), listener)
+
+
+def _check_shareable(settings: Settings) -> None:
+    """Refuse several processes over what only one can see."""
+    for name, value in (
+        ("S3EDGE_DATABASE", settings.database),
+        ("S3EDGE_STORAGE", settings.storage),
+    ):
+        if scheme_of(value) == "memory":
+            raise Failed(
+                f"{name}: memory: is each process's own; serve with --workers 1", WRONG_USAGE
+            )
+    if scheme_of(settings.rate_limit_store) == "memory" and settings.rate_limits is not None:
+        click.echo(
+            "Each worker counts requests by itself: the limits are that much higher.", err=True
+        )
 
 
 def _announce(url: str) -> None:

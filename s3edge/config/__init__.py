@@ -1,6 +1,6 @@
 """The composition root: the only part that reads the environment, and that knows every other part."""
 
-from s3edge.config.build import Deployment, OwnParts, build, build_database
+from s3edge.config.build import Deployment, OwnParts, build, build_database, check_opens
 from s3edge.config.environment import read_environment
 from s3edge.config.settings import Settings, SettingsError, parse_settings
 
@@ -12,6 +12,7 @@ __all__ = [
     "SettingsError",
     "build",
     "build_database",
+    "check_opens",
     "parse_settings",
     "read_environment",
 ]

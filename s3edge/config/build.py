@@ -8,7 +8,7 @@ from attrs import evolve, field, frozen
 from s3edge import plugins
 from s3edge.config.settings import Settings, SettingsError
 from s3edge.errors import EdgeError
-from s3edge.gateway import Gateway, GatewayOptions, RandomIds, SystemClock
+from s3edge.gateway import Gateway, GatewayOptions, RandomIds, SystemClock, opened
 from s3edge.ports import (
     Authenticator,
     Clock,
@@ -114,6 +114,30 @@ def build(settings: Settings, *, bound_url: str, own: OwnParts | None = None) ->
     return Deployment(settings, gateway, web)
 
 
+async def check_opens(settings: Settings, *, bound_url: str) -> None:
+    """
+    Open every part once and close it again, so that a start fails before it is announced.
+
+    Raises:
+        SettingsError: Names the setting whose part cannot be opened.
+    """
+    gateway = build(settings, bound_url=bound_url).gateway
+    parts = {
+        "S3EDGE_DATABASE": gateway.database,
+        "S3EDGE_STORAGE": gateway.storage,
+        "S3EDGE_BACKEND": gateway.backend,
+        "S3EDGE_RATE_LIMIT_STORE": gateway.rate_limiter,
+        "S3EDGE_AUTH": gateway.authenticator,
+    }
+    for setting, part in parts.items():
+        try:
+            async with opened([part]):
+                pass
+        except EdgeError as error:
+            message = f"{setting}: {error.message}"
+            raise SettingsError(message) from None
+
+
 def build_database(settings: Settings) -> Database:
     """
     Return the database alone, for the operator's commands.
@@ -136,6 +160,7 @@ def _wire(settings: Settings, bound_url: str, own: OwnParts) -> Wiring:
         segment_cost=settings.segment_cost,
         task_deadline_s=settings.task_deadline_s,
         tier_claim=settings.tier_claim,
+        vendor=settings.vendor,
     )
 
 

@@ -110,7 +110,7 @@ class Settings:
     The settings of a deployment, parsed; see ``SETTINGS`` for their meaning.
 
     Values of adapters (``database`` and so on) keep their whole text: it may hold a password, and is
-    left out of the representation.
+    left out of the representation. So is ``vendor``: what else is in the environment, for adapters.
     """
 
     auth: str
@@ -132,6 +132,7 @@ class Settings:
     data_dir: Path = Path(".s3edge")
     public_url: str | None = None
     log_level: str = "info"
+    vendor: Mapping[str, str] = field(factory=dict, repr=False)
 
 
 def parse_settings(environ: Mapping[str, str]) -> Settings:
@@ -175,6 +176,7 @@ def parse_settings(environ: Mapping[str, str]) -> Settings:
         data_dir=data_dir,
         public_url=read.value("S3EDGE_PUBLIC_URL", _base_url, None),
         log_level=read.value("S3EDGE_LOG", _choice(*LOG_LEVELS), "info"),
+        vendor={name: text for name, text in environ.items() if not name.startswith(PREFIX)},
     )
     if settings.image_hosts and settings.backend == CPU_BACKEND:
         message = (

@@ -12,7 +12,7 @@ from attrs import evolve, frozen
 from s3edge.errors import Code, EdgeError
 from s3edge.gateway import Gateway
 from s3edge.rules.keys import parse_id
-from s3edge.values import Allowance, User
+from s3edge.values import Allowance
 from s3edge.web.addresses import Network, client_address, limited_network
 from s3edge.web.cors import CorsPolicy, is_preflight
 from s3edge.web.envelope import failure, success
@@ -26,6 +26,8 @@ REQUEST_ID: ContextVar[str] = ContextVar("s3edge_request_id", default="-")
 
 _log = logging.getLogger(__name__)
 _access_log = logging.getLogger("s3edge.access")
+
+_REFUSED_TOKENS = frozenset({Code.AUTH_REQUIRED, Code.AUTH_INVALID, Code.FORBIDDEN})
 
 _BEARER = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9._~+/=-]+) *")
 """RFC 6750's credentials; the scheme's name is case-insensitive (RFC 9110, section 11.1)."""
@@ -148,15 +150,12 @@ class WebApp:
     async def _serve(self, call: Call, route: Route) -> Response:
         """Authenticate, count, and let the route's handler answer."""
         allowance: Allowance | None = None
-        if route.kind is not None:
-            user = await self._authenticated(call.request)
-            allowance = await self._limiting.of_user(user, route.kind)
-            call = evolve(call, verified_user=user)
-        elif route.limits_anonymous:
-            await self._count_anonymous(call.request)
         try:
+            call, allowance, refused = await self._admitted(call, route)
             if allowance is not None and not allowance.allowed:
                 raise refusal(allowance)
+            if refused is not None:
+                raise refused
             answer = await route.handler(call)
         except EdgeError as error:
             response = self._failure(error, call.request_id)
@@ -168,19 +167,29 @@ class WebApp:
             )
         return response if allowance is None else response.with_headers(headers_of(allowance))
 
-    async def _authenticated(self, request: Request) -> User:
+    async def _admitted(
+        self, call: Call, route: Route
+    ) -> tuple[Call, Allowance | None, EdgeError | None]:
+        """Return the call with its user, what its limit says, and why the token was refused."""
+        if route.kind is None:
+            subject = route.name if route.limits_anonymous else None
+            return call, await self._of_address(call.request, subject), None
         try:
-            return await self.gateway.authenticator.authenticate(_bearer_token(request))
+            token = _bearer_token(call.request)
+            user = await self.gateway.authenticator.authenticate(token)
         except EdgeError as error:
-            if error.code in (Code.AUTH_REQUIRED, Code.AUTH_INVALID, Code.FORBIDDEN):
-                await self._count_anonymous(request)
-            raise
+            if error.code not in _REFUSED_TOKENS:
+                raise
+            return call, await self._of_address(call.request, "token"), error
+        allowance = await self._limiting.of_user(user, route.kind)
+        return evolve(call, verified_user=user), allowance, None
 
-    async def _count_anonymous(self, request: Request) -> None:
-        address = client_address(request, self._trusted_proxies)
-        allowance = await self._limiting.of_address(limited_network(address))
-        if allowance is not None and not allowance.allowed:
-            raise refusal(allowance)
+    async def _of_address(self, request: Request, subject: str | None) -> Allowance | None:
+        """Count a request by its address; each subject apart, so that a probe is not starved."""
+        if subject is None:
+            return None
+        address = limited_network(client_address(request, self._trusted_proxies))
+        return await self._limiting.of_address(f"{address}:{subject}")
 
     def _request_id(self, request: Request) -> UUID:
         given = parse_id(request.headers.get("x-request-id", ""))

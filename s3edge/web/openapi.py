@@ -68,7 +68,7 @@ def openapi_document(routes: Sequence[Route]) -> bytes:
                     "type": "http",
                     "scheme": "bearer",
                     "bearerFormat": "JWT",
-                    "description": "A Supabase access token.",
+                    "description": "An access token of the issuer that the server trusts.",
                 }
             },
         },
