@@ -15,6 +15,7 @@ from s3edge.ports import (
     Authenticator,
     Clock,
     Database,
+    HasCapacity,
     Ids,
     InferenceBackend,
     ObjectStorage,
@@ -124,7 +125,7 @@ class Gateway:
         """
         async with opened(self.parts):
             dispatcher = Dispatcher(
-                self.database, self.signals, self._dispatch, self.options.dispatch_concurrency
+                self.database, self.signals, self._dispatch, self._concurrency()
             )
             self._dispatcher = dispatcher
             try:
@@ -141,6 +142,14 @@ class Gateway:
                 self._dispatcher = None
                 with anyio.CancelScope(shield=True):
                     await dispatcher.release()
+
+    def _concurrency(self) -> int:
+        allowed = self.options.dispatch_concurrency
+        return (
+            min(allowed, self.backend.capacity)
+            if isinstance(self.backend, HasCapacity)
+            else allowed
+        )
 
     async def _dispatch(self, task: Task) -> bool:
         return await dispatch_task(

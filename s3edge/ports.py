@@ -9,7 +9,7 @@ turn them into an ``EdgeError``, ``SERVICE_UNAVAILABLE`` when they are down or t
 from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 from uuid import UUID
 
 from attrs import field, frozen
@@ -325,6 +325,15 @@ class InferenceBackend(Checked, Protocol):
         Implementations must:
             Name it (``test_the_model_is_named``).
         """
+
+
+@runtime_checkable
+class HasCapacity(Protocol):
+    """A backend that runs no more than so many tasks at once, whatever it is given."""
+
+    @property
+    def capacity(self) -> int:
+        """How many tasks run at once; the dispatcher keeps the others, where no timeout runs."""
 
 
 class RateLimiter(Checked, Protocol):

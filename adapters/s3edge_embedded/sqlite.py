@@ -68,6 +68,7 @@ class SqliteFile:
     def __init__(self, path: Path, migrations: str) -> None:
         self._path = path
         self._migrations = migrations
+        self._identity = (0, 0)
         self._writer: sqlite3.Connection | None = None
         self._readers: LifoQueue[sqlite3.Connection] = LifoQueue()
         # Threads of our own number: the process's default ones serve everybody else too.
@@ -134,6 +135,7 @@ class SqliteFile:
                 write.error = unavailable("The database is closed.")
             return
         try:
+            self._check_in_place()
             with _transaction(connection, "immediate"):
                 for write in batch:
                     write.run(connection)
@@ -143,12 +145,27 @@ class SqliteFile:
                 write.error = error
 
     def _read(self, operation: Callable[[sqlite3.Connection], T]) -> T:
+        self._check_in_place()
         connection = self._readers.get()
         try:
             with _transaction(connection, "deferred"):
                 return operation(connection)
         finally:
             self._readers.put(connection)
+
+    def _check_in_place(self) -> None:
+        """
+        Refuse to work on a file that nobody else sees any more.
+
+        A file that was deleted or replaced stays open here, and what is written to it would be lost.
+        """
+        try:
+            in_place = _identity(self._path) == self._identity
+        except OSError:
+            in_place = False
+        if not in_place:
+            message = f"the file {self._path} was removed or replaced; restart the server"
+            raise sqlite3.OperationalError(message)
 
     def _open(self) -> None:
         if sqlite3.sqlite_version_info < OLDEST_SQLITE:
@@ -157,6 +174,7 @@ class SqliteFile:
         try:
             # SQLite gives the files beside it the same mode.
             make_private_file(self._path)
+            self._identity = _identity(self._path)
             self._writer = _connect(self._path)
             _migrate(self._writer, self._migrations)
             for _ in range(READERS):
@@ -174,6 +192,11 @@ class SqliteFile:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def _connect(path: Path) -> sqlite3.Connection:

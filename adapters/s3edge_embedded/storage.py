@@ -12,6 +12,7 @@ import logging
 import os
 import secrets
 import shutil
+import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -55,6 +56,9 @@ _OBJECT = "@object"
 
 _TEMPORARY = ".incoming"
 _BASE_URLS = ".base-urls"
+
+_ABANDONED_S = 3600
+"""No upload takes that long."""
 _SECRET_BYTES = 32
 
 
@@ -206,7 +210,10 @@ class FileObjectStorage:
         """Remove what a process that is gone left; another process may be writing its own."""
         for path in (self._folder / _TEMPORARY).iterdir():
             pid = path.name.partition("-")[0]
-            if not pid.isdecimal() or int(pid) == os.getpid() or not _is_running(int(pid)):
+            if not pid.isdecimal() or not _is_running(int(pid)):
+                _remove(path)
+            elif int(pid) == os.getpid() and time.time() - path.stat().st_mtime > _ABANDONED_S:
+                # Ours by number only: in containers, several servers on one volume have the same.
                 _remove(path)
 
     def _probe(self) -> None:
@@ -246,6 +253,7 @@ def _finish(file: BinaryIO, rest: bytes) -> None:
 def _publish(temporary: Path, final: Path) -> None:
     """Give a finished object its name, unless there is one of that name, and make that last."""
     _sync(temporary)
+    missing = [folder for folder in final.parents if not folder.exists()]
     final.parent.mkdir(parents=True, exist_ok=True)
     try:
         temporary.rename(final)
@@ -254,7 +262,8 @@ def _publish(temporary: Path, final: Path) -> None:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
             return
         raise
-    _sync(final.parent)
+    for folder in (final.parent, *(folder.parent for folder in missing)):
+        _sync(folder)
 
 
 def _sync(folder: Path) -> None:

@@ -33,6 +33,10 @@ Scores = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 
+MAX_SIDE = 65_536
+"""Pixels: a strip of 2 by 25 million has few pixels, and no shape that fits into memory."""
+
+
 @attrs.frozen
 class CpuPredictor:
     """
@@ -152,6 +156,10 @@ def _check_pixels(opened: Image.Image, max_pixels: int) -> None:
     """Refuse what its header says is too large; nothing has been decoded yet."""
     if opened.width * opened.height > max_pixels:
         raise _too_many_pixels(max_pixels)
+    if max(opened.size) > MAX_SIDE:
+        raise UnreadableImage(
+            f"The image is too long; at most {MAX_SIDE:,} pixels a side are accepted."
+        )
 
 
 def _too_many_pixels(max_pixels: int) -> UnreadableImage:

@@ -37,6 +37,9 @@ class InProcessBackend:
         storage: Where images are read and masks are written.
         predictor: Segments; it is sent to the workers, so it must pickle.
         processes: How many images are segmented at once; by default one a core.
+
+    Attributes:
+        capacity: The same number, for the dispatcher.
     """
 
     def __init__(
@@ -44,7 +47,8 @@ class InProcessBackend:
     ) -> None:
         self._storage = storage
         self._predictor = predictor
-        self._processes = CapacityLimiter(processes or os.cpu_count() or 1)
+        self.capacity = processes or os.cpu_count() or 1
+        self._processes = CapacityLimiter(self.capacity)
         self._answers: OrderedDict[UUID, Sequence[Prediction]] = OrderedDict()
         self._running: dict[UUID, anyio.Lock] = {}
 
@@ -81,6 +85,9 @@ class InProcessBackend:
         self, task_id: UUID, user_id: UUID, image_url: str, prompts: Sequence[str]
     ) -> Sequence[Prediction]:
         """Run the model once a task: a repeat waits for the first run and gets its answer."""
+        answered = self._answers.get(task_id)
+        if answered is not None:
+            return answered
         async with self._running.setdefault(task_id, anyio.Lock()):
             known = self._answers.get(task_id)
             if known is not None:
@@ -129,7 +136,8 @@ class InProcessBackend:
             )
         except UnreadableImage as error:
             raise invalid("image_url", str(error)) from None
-        except BrokenWorkerProcess:
+        except (BrokenWorkerProcess, ProcessLookupError):
+            # The second comes from anyio's own clean-up of a worker that is gone already.
             _log.error(
                 "a segmentation process ended unexpectedly: out of memory, killed, or the main script"
                 " starts a server without 'if __name__ == \"__main__\":'"

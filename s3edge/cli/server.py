@@ -13,6 +13,7 @@ import uvicorn
 from starlette.applications import Starlette
 from uvicorn.supervisors import Multiprocess
 
+from s3edge.cli.http_protocol import BoundedHttpProtocol
 from s3edge.cli.options import Failed, export, settings_of
 from s3edge.config import Deployment, build, read_environment
 from s3edge.gateway import Gateway
@@ -22,7 +23,7 @@ from s3edge_starlette import create_app
 WORKER_FACTORY = "s3edge.cli.server:worker_app"
 PUBLIC_URL = "S3EDGE_PUBLIC_URL"
 
-SHUTDOWN_TIMEOUT_S = 30
+SHUTDOWN_TIMEOUT_S = 10
 """How long open requests may take to end on a stop."""
 
 KEEP_ALIVE_S = 65
@@ -121,6 +122,7 @@ def _config(app: Starlette | str, workers: int | None = None) -> uvicorn.Config:
         workers=workers,
         log_config=None,
         access_log=False,
+        http=BoundedHttpProtocol,
         # Whose address is believed is decided by S3EDGE_TRUSTED_PROXIES.
         proxy_headers=False,
         server_header=False,

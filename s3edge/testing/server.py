@@ -66,12 +66,7 @@ class ServerProcess:
         )
         lines = self.process.stderr
         assert lines is not None
-        first = lines.readline()
-        match = _STARTED.search(first)
-        if match is None:
-            message = first + lines.read()
-            raise RuntimeError(message)
-        self.url = match[1]
+        self.url = self._announced(lines)
         # Somebody must read the log, or the pipe fills and the server stands still.
         threading.Thread(target=self._keep_log, args=(lines,)).start()
         httpx.get(self.url + "/health", timeout=START_TIMEOUT_S).raise_for_status()
@@ -123,6 +118,16 @@ class ServerProcess:
             message = "the server was not started"
             raise RuntimeError(message)
         return self.process
+
+    def _announced(self, lines: IO[str]) -> str:
+        """Return the address in what the server prints when it starts."""
+        printed = []
+        for line in lines:
+            printed.append(line)
+            match = _STARTED.search(line)
+            if match is not None:
+                return match[1]
+        raise RuntimeError("".join(printed))
 
     def _keep_log(self, lines: IO[str]) -> None:
         with self.log.open("a") as log, lines:

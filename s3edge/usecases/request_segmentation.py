@@ -63,16 +63,16 @@ async def request_segmentation(
             ``INSUFFICIENT_CREDITS``, ``IDEMPOTENCY_KEY_REUSED``, ``SERVICE_UNAVAILABLE``.
     """
     prompt = clean_prompt(request.text_prompt)
-    image_url = await _image_url(user, request, storage, image_hosts)
+    image = await _image(user, request, storage, image_hosts)
     return await database.reserve_task(
         user,
         NewTask(
             id=ids.new(),
-            source_image_url=image_url,
+            source_image_url=image.url,
             text_prompt=prompt,
             project_id=request.project_id,
             idempotency_key=request.idempotency_key,
-            request_hash=_hash(image_url, prompt, request.project_id),
+            request_hash=_hash(image.name, prompt, request.project_id),
         ),
     )
 
@@ -95,13 +95,27 @@ def is_allowed_host(image_url: str, image_hosts: Collection[str]) -> bool:
     return parts.scheme in {"http", "https"} and parts.netloc.lower() in image_hosts
 
 
-async def _image_url(
+@frozen
+class _Image:
+    """
+    The image that is meant.
+
+    Attributes:
+        url: Where it is, without any signature.
+        name: What it is whatever the address: a repeat may come through another server's.
+    """
+
+    url: str
+    name: str
+
+
+async def _image(
     user: User,
     request: SegmentationRequest,
     storage: ObjectStorage,
     image_hosts: Collection[str],
-) -> str:
-    """Return the permanent URL of the image, having seen that it exists."""
+) -> _Image:
+    """Return the image, having seen that it exists."""
     if (request.image_url is None) == (request.image_id is None):
         raise invalid("image_url", "Send exactly one of image_url and image_id.")
     if request.image_id is not None:
@@ -113,13 +127,13 @@ async def _image_url(
         key = image_key(user.user_id, url, storage)
         if key is None:
             if is_allowed_host(url, image_hosts):
-                return url
+                return _Image(url, url)
             raise invalid("image_url", "Send the image_url that your own upload returned.")
     if key is None or await storage.head(key) is None:
         raise EdgeError(Code.NOT_FOUND, "There is no such image; upload it first.")
-    return unsigned(storage.url_for(key))
+    return _Image(unsigned(storage.url_for(key)), key)
 
 
-def _hash(image_url: str, prompt: str, project_id: UUID | None) -> str:
+def _hash(image: str, prompt: str, project_id: UUID | None) -> str:
     """Return the fingerprint that tells a repeated request from a reused key."""
-    return hashlib.sha256(msgspec.json.encode([image_url, prompt, project_id])).hexdigest()
+    return hashlib.sha256(msgspec.json.encode([image, prompt, project_id])).hexdigest()

@@ -1,6 +1,9 @@
 """What a broken or hostile client sends over a real socket, and what is left behind: nothing."""
 
+import json
 import socket
+import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -162,6 +165,80 @@ def test_a_request_header_of_64_kib_harms_nobody(
         )
         assert connection.recv(4096).startswith(b"HTTP/1.1 ")
     assert client.get("/health").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        pytest.param(b"GET /health HTTP/1.1\r\nHost: x\r\n", id="headers"),
+        pytest.param(b"GET /health HTTP/1.1\r\nHost: x\r\nX-Long: ", id="one header"),
+        pytest.param(b"GET /", id="path"),
+        pytest.param(
+            b"POST /api/v1/segment HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n",
+            id="trailers",
+        ),
+    ],
+)
+def test_a_head_without_an_end_is_cut(server: ServerProcess, beginning: bytes) -> None:
+    """After 64 KiB that come to nothing the connection is closed, with or without an answer."""
+    line = b"x" * 64 if beginning.endswith((b": ", b"/")) else b"a: " + b"x" * 59 + b"\r\n"
+    sent = 0
+    with connected(server) as connection:
+        connection.sendall(beginning)
+        try:
+            while sent < 64 * 1024 * 1024:
+                connection.sendall(line * 64)
+                sent += 64 * len(line)
+        except OSError:
+            pass
+    assert sent < 16 * 1024 * 1024
+    assert httpx.get(server.url + "/health").status_code == 200
+
+
+def test_a_trailer_is_no_header(server: ServerProcess, client: httpx.Client) -> None:
+    """What comes behind the body signs nobody in."""
+    with connected(server) as connection:
+        connection.sendall(
+            b"GET /api/v1/me HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n0\r\nAuthorization: "
+            + client.headers["Authorization"].encode()
+            + b"\r\n\r\n"
+        )
+        answer = b""
+        while piece := connection.recv(65536):
+            answer += piece
+    assert answer.startswith(b"HTTP/1.1 401")
+
+
+def test_what_is_no_http_is_refused_in_the_envelope(server: ServerProcess) -> None:
+    """Even what never becomes a request is answered in one form."""
+    with connected(server) as connection:
+        connection.sendall(b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = b""
+        while piece := connection.recv(65536):
+            answer += piece
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400")
+    assert json.loads(body)["error"]["code"] == "INVALID_REQUEST"
+
+
+def test_a_header_that_takes_long_to_read_is_not_read(
+    server: ServerProcess, client: httpx.Client
+) -> None:
+    """Colour profiles that inflate a thousandfold are passed over: only dimensions are looked at."""
+    profile = b"icc\0\0" + zlib.compress(bytes(1_000_000))
+    chunks = [png_chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 8, 2, 0, 0, 0))]
+    chunks += [png_chunk(b"iCCP", profile)] * 1_900
+    image = b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+    answer = client.post("/api/v1/upload", files={"file": ("x.png", image, "image/png")})
+    assert answer.status_code == 200
+    assert answer.json()["data"]["width"] == 4
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    """Return a chunk of a PNG."""
+    checksum = zlib.crc32(kind + content)
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
 
 
 def test_a_refused_segment_costs_nothing(

@@ -1,0 +1,85 @@
+"""
+HTTP/1.1 for uvicorn, with what it leaves open closed.
+
+uvicorn's httptools protocol sets no limit to what stands before and behind a body, and takes trailers
+for headers. Here a request's head and its trailers are bounded, trailers are dropped (RFC 9110, section
+6.5.1: they must not be merged unless their meaning allows it), and what is no HTTP is answered in the
+envelope like everything else.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from s3edge.errors import Code, EdgeError
+from s3edge.web.envelope import failure
+
+
+MAX_HEAD_BYTES = 64 * 1024
+"""Of a request line with its headers, of trailers, and of anything else that is not the body."""
+
+
+class BoundedHttpProtocol(HttpToolsProtocol):
+    """uvicorn's own protocol, held to ``MAX_HEAD_BYTES``."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        # Bytes since the parser last came to something: a head that is complete, or a piece of body.
+        self._pending_bytes = 0
+        self._came_to_something = False
+        self._head_is_complete = False
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, and give up on a client whose bytes come to nothing."""
+        self._came_to_something = False
+        super().data_received(data)
+        if self._came_to_something:
+            self._pending_bytes = 0
+            return
+        self._pending_bytes += len(data)
+        if self._pending_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response(f"Send at most {MAX_HEAD_BYTES // 1024} KiB of headers.")
+
+    def on_message_begin(self) -> None:
+        """Expect a head."""
+        self._head_is_complete = False
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header, and drop a trailer."""
+        if not self._head_is_complete:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Begin to serve."""
+        self._head_is_complete = self._came_to_something = True
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Hand a piece of body on."""
+        self._came_to_something = True
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """End the request."""
+        self._came_to_something = True
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse in the envelope what cannot be read as a request, and hang up."""
+        cycle = getattr(self, "cycle", None)
+        if cycle is not None and cycle.response_started and not cycle.response_complete:
+            # Half an answer is under way; another one in the middle of it would help nobody.
+            self.transport.close()
+            return
+        response = failure(
+            EdgeError(Code.INVALID_REQUEST, msg), uuid4(), datetime.now(UTC)
+        ).with_headers([("connection", "close")])
+        body = response.body if isinstance(response.body, bytes) else b""
+        head = "".join(f"{name}: {value}\r\n" for name, value in response.headers)
+        self.transport.write(
+            f"HTTP/1.1 400 Bad Request\r\n{head}content-length: {len(body)}\r\n\r\n".encode() + body
+        )
+        self.transport.close()
