@@ -229,25 +229,47 @@ def test_an_image_without_pixels_is_refused(content: bytes, content_type: str) -
     [
         (b"\x89PNG\r\n\x1a\n", "image/png"),
         (png_header(5, 5)[:20], "image/png"),
-        (b"\x89PNG\r\n\x1a\n" + b"junk" * 20, "image/png"),
         (b"\xff\xd8\xff", "image/jpeg"),
-        (b"\xff\xd8\xff\xe0" + bytes(100), "image/jpeg"),
+        (b"\xff\xd8\xff\xe0\x00", "image/jpeg"),
+        (b"\xff\xd8\xff\xe0\xff\xff" + bytes(100), "image/jpeg"),
         (b"RIFF\x10\x00\x00\x00WEBP", "image/webp"),
         (webp(b"VP8 ", b"\x10\x00\x00\x9d\x01"), "image/webp"),
-        (webp(b"VP8 ", b"\x10\x00\x00\x00\x00\x00\x05\x00\x05\x00"), "image/webp"),
-        (webp(b"VP8 ", b"\x11\x00\x00\x9d\x01\x2a\x05\x00\x05\x00"), "image/webp"),
-        (webp(b"VP8L", b"\x2e" + bytes(9)), "image/webp"),
         (webp(b"VP8X", bytes(8)), "image/webp"),
-        (webp(b"ALPH", bytes(20)), "image/webp"),
     ],
 )
-def test_a_broken_header_is_refused_once_the_file_is_complete(
+def test_a_header_that_is_cut_short_is_refused_once_the_file_is_complete(
     content: bytes, content_type: str
 ) -> None:
-    """What cannot be read may still be cut short; when nothing follows it is damaged."""
+    """The rest may still come; when nothing follows, the file is damaged."""
     assert read_header(content, content_type, complete=False) is None
     with pytest.raises(EdgeError, match="damaged") as refused:
         read_header(content, content_type, complete=True)
+    assert refused.value.code is Code.INVALID_REQUEST
+
+
+@pytest.mark.parametrize(
+    ("content", "content_type"),
+    [
+        (b"\x89PNG\r\n\x1a\n" + b"junk" * 20, "image/png"),
+        (png_header(5, 5)[:29] + b"\0\0\0\0", "image/png"),
+        (b"\xff\xd8\xff\xe0" + bytes(100), "image/jpeg"),
+        (b"\xff\xd8\xff\xda" + bytes(100), "image/jpeg"),
+        (b"\xff\xd8\xff\xd9" + bytes(100), "image/jpeg"),
+        (b"\xff\xd8\xff\xe0\x00\x02junk", "image/jpeg"),
+        (b"\xff\xd8" + b"\xff\xe1\x00\x02" * 100_000, "image/jpeg"),
+        (webp(b"VP8 ", b"\x10\x00\x00\x00\x00\x00\x05\x00\x05\x00"), "image/webp"),
+        (webp(b"VP8 ", b"\x11\x00\x00\x9d\x01\x2a\x05\x00\x05\x00"), "image/webp"),
+        (webp(b"VP8L", b"\x2e" + bytes(9)), "image/webp"),
+        (webp(b"ALPH", bytes(20)), "image/webp"),
+    ],
+)
+@pytest.mark.parametrize("complete", [False, True])
+def test_a_broken_header_is_refused_at_once(
+    content: bytes, content_type: str, complete: bool
+) -> None:
+    """Nothing that follows could mend it."""
+    with pytest.raises(EdgeError, match="damaged") as refused:
+        read_header(content, content_type, complete=complete)
     assert refused.value.code is Code.INVALID_REQUEST
 
 
