@@ -33,7 +33,7 @@ Scores = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 
-MAX_SIDE = 65_536
+MAX_SIDE = 1_000_000
 """Pixels: a strip of 2 by 25 million has few pixels, and no shape that fits into memory."""
 
 
