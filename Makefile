@@ -11,7 +11,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-# Handed to the shell as variables, so that quotes and blanks in them stay what they are.
+# Handed to the shell as variables, so that quotes, blanks and dollars in them stay what they are.
+override IMAGE := $(value IMAGE)
+override PROMPT := $(value PROMPT)
 export IMAGE
 export PROMPT
 
@@ -43,6 +45,8 @@ clean:
 	rm -rf $(VENV) dist docs/_build
 
 $(VENV)/bin/python:
+	@command -v $(PYTHON) > /dev/null || { \
+		echo 'There is no $(PYTHON); say PYTHON=/path/to/python3.11' >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "s3edge needs Python 3.11 or newer, and $(PYTHON) is %d.%d; say PYTHON=/path/to/python3.11" % sys.version_info[:2])'
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 		echo 'Python cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv' >&2; exit 1; }

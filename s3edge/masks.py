@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 
-from s3edge.errors import Code, EdgeError, invalid
+from s3edge.errors import Code, EdgeError
 from s3edge.ports import ObjectStorage
 
 
@@ -18,12 +18,12 @@ async def read_image(image_url: str, *, storage: ObjectStorage) -> bytes:
     """
     key = storage.key_of(image_url)
     if key is None:
-        raise invalid("image_url", "The image is not in this deployment's storage.")
+        raise EdgeError(Code.INVALID_REQUEST, "The image is not in this deployment's storage.")
     try:
         return b"".join([chunk async for chunk in storage.open(key)])
     except EdgeError as error:
         if error.code is Code.NOT_FOUND:
-            raise invalid("image_url", "The image is gone.") from None
+            raise EdgeError(Code.INVALID_REQUEST, "The image is gone.") from None
         raise
 
 

@@ -16,6 +16,7 @@ from uuid import UUID
 
 import jwt
 import msgspec
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
@@ -56,11 +57,7 @@ class LocalIssuer:
 
     def __init__(self, data_dir: Path, clock: Clock, ids: Ids) -> None:
         pem = read_or_create(data_dir / KEY_FILE, _new_key)
-        key = serialization.load_pem_private_key(pem, password=None)
-        if not isinstance(key, ec.EllipticCurvePrivateKey):
-            message = f"{data_dir / KEY_FILE} does not hold an EC key; remove it to have one made"
-            raise ValueError(message)  # noqa: TRY004 - the file is wrong, not a type
-        self._key = key
+        self._key = key = _load(pem, data_dir / KEY_FILE)
         self._clock = clock
         self._ids = ids
         self._jwk = _public_jwk(key)
@@ -114,6 +111,17 @@ class LocalIssuer:
             ("cache-control", f"public, max-age={_JWKS_MAX_AGE_S}"),
         ]
         return Response(200, headers, self.jwks())
+
+
+def _load(pem: bytes, path: Path) -> ec.EllipticCurvePrivateKey:
+    try:
+        key = serialization.load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        message = f"{path} does not hold an EC key; remove it to have one made"
+        raise ValueError(message)  # noqa: TRY004 - the file is wrong, not a type
+    return key
 
 
 def _new_key() -> bytes:

@@ -9,7 +9,7 @@ from uuid import UUID
 import anyio
 from anyio import BrokenWorkerProcess, CapacityLimiter, to_process
 
-from s3edge.errors import Code, EdgeError, invalid
+from s3edge.errors import Code, EdgeError
 from s3edge.masks import read_image, store_mask
 from s3edge.ports import InferenceBackend, ObjectStorage, Wiring
 from s3edge.rules.keys import mask_key
@@ -135,7 +135,7 @@ class InProcessBackend:
                 limiter=self._processes,
             )
         except UnreadableImage as error:
-            raise invalid("image_url", str(error)) from None
+            raise EdgeError(Code.INVALID_REQUEST, str(error)) from None
         except (BrokenWorkerProcess, ProcessLookupError):
             # The second comes from anyio's own clean-up of a worker that is gone already.
             _log.error(

@@ -31,8 +31,11 @@ def demo(environ: Mapping[str, str], image: str, prompt: str) -> None:
 
     Without an IMAGE, or with an empty one, a photograph; without a PROMPT, what stands out.
     """
-    settings = settings_of({"S3EDGE_LOG": "warning", **environ}, embedded=True)
-    chosen = Path(image) if image else _photograph()
+    # Whatever the address from outside is, the demo talks to a server of its own.
+    settings = settings_of(
+        {"S3EDGE_LOG": "error", **environ, "S3EDGE_PUBLIC_URL": ""}, embedded=True
+    )
+    chosen = Path(image).expanduser() if image else _photograph()
     if not chosen.is_file():
         raise Failed(f"there is no file {chosen}", WRONG_USAGE)
     prompt = prompt or ("what stands out" if image else PROMPT)

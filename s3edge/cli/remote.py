@@ -53,6 +53,8 @@ class Remote:
     """
 
     def __init__(self, base_url: str, token: str) -> None:
+        if not base_url.startswith(("http://", "https://")):
+            raise Failed(f"{base_url!r} is no address; write http://{base_url}")
         self._base_url = base_url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {token}"}
         # Without the token as a default: media URLs may lead to another host.
@@ -161,7 +163,8 @@ class Remote:
                     **options,
                 )
             except httpx.TransportError as error:
-                if last:
+                nobody_there = isinstance(error, httpx.ConnectError) and attempt > 1
+                if last or nobody_there:
                     raise Failed(
                         f"cannot reach {self._base_url} ({type(error).__name__});"
                         " is the server running? Start one with: s3edge dev"

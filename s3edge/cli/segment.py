@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from s3edge.cli.options import Failed, with_environment
-from s3edge.cli.overlay import save_overlay
+from s3edge.cli.overlay import is_empty, save_overlay
 from s3edge.cli.remote import Progress as ProgressCallback
 from s3edge.cli.remote import Remote
 from s3edge.cli.serve import DEFAULT_HOST, DEFAULT_PORT
@@ -68,6 +68,8 @@ def segment_to_files(url: str, token: str, image: Path, prompt: str, mask: Path)
         f" by {metadata.get('model_version', 'an unnamed model')}",
         err=True,
     )
+    if is_empty(mask):
+        click.echo("Nothing was found: the mask is empty.", err=True)
     click.echo(mask.absolute())
     click.echo(overlay.absolute())
 

@@ -49,11 +49,11 @@ def serve(environ: Mapping[str, str], host: str, port: int, workers: int) -> Non
         anyio.run(partial(check_opens, settings, bound_url=url_of(listener)))
         if workers > 1:
             _check_shareable(settings)
-            _announce(settings.public_url or url_of(listener))
+            _announce(settings, url_of(listener))
             run_workers(environ, listener, workers)
             return
         deployment = build(settings, bound_url=url_of(listener))
-        _announce(settings.public_url or url_of(listener))
+        _announce(settings, url_of(listener))
         run(app_of(deployment), listener)
 
 
@@ -65,7 +65,7 @@ def dev(environ: Mapping[str, str], host: str, port: int) -> None:
     """Serve with everything embedded; print the address and a token."""
     settings = settings_of(environ, embedded=True)
     with bind(host, port) as listener:
-        url = settings.public_url or url_of(listener)
+        url = url_of(listener)
         anyio.run(partial(check_opens, settings, bound_url=url))
         deployment = build(settings, bound_url=url)
         click.echo(f"export S3EDGE_BASE_URL={url}")
@@ -96,5 +96,7 @@ def _check_shareable(settings: Settings) -> None:
         )
 
 
-def _announce(url: str) -> None:
+def _announce(settings: Settings, url: str) -> None:
     click.echo(f"Serving at {url}; stop with Ctrl-C.", err=True)
+    if settings.public_url is not None:
+        click.echo(f"Reached from outside as {settings.public_url}.", err=True)

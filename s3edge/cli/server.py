@@ -49,7 +49,10 @@ def bind(host: str, port: int) -> socket.socket:
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        message = f"cannot listen on {host} port {port}: {error.strerror}; choose another --port"
+        message = (
+            f"cannot listen on {host} port {port}: {error.strerror};"
+            " choose another --port or --host"
+        )
         raise Failed(message) from None
     listener.set_inheritable(True)
     return listener

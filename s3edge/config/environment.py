@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 
 from s3edge.config.settings import SettingsError
 
@@ -31,7 +32,12 @@ def read_environment(env_file: Path | None = None) -> Mapping[str, str]:
     try:
         # No interpolation: a secret may hold a dollar sign.
         values = dotenv_values(path, interpolate=False)
+        with path.open(encoding="utf-8") as file:
+            unread = [item.original.line for item in parse_stream(file) if item.error]
     except (OSError, UnicodeDecodeError) as error:
         message = f"{path} cannot be read: {error}"
         raise SettingsError(message) from error
+    if unread:
+        message = f"{path}: line {unread[0]} cannot be read; write NAME=value"
+        raise SettingsError(message)
     return {name: value for name, value in values.items() if value is not None} | dict(os.environ)

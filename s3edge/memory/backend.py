@@ -5,7 +5,7 @@ from uuid import UUID
 
 from PIL import Image, UnidentifiedImageError
 
-from s3edge.errors import invalid
+from s3edge.errors import Code, EdgeError
 from s3edge.masks import read_image, store_mask
 from s3edge.ports import ObjectStorage
 from s3edge.rules.keys import mask_key
@@ -67,7 +67,7 @@ def _bright(image: bytes) -> bytes:
         with Image.open(io.BytesIO(image)) as opened:
             mask = opened.convert("L").point(lambda value: 255 if value > THRESHOLD else 0)
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
-        raise invalid("image_url", "The image cannot be read.") from None
+        raise EdgeError(Code.INVALID_REQUEST, "The image cannot be read.") from None
     encoded = io.BytesIO()
     mask.save(encoded, "PNG")
     return encoded.getvalue()

@@ -133,7 +133,9 @@ class SegmentRequest(Struct, frozen=True):
         | None
     ) = UNSET
     project_id: (
-        Annotated[UUID, Meta(description="One of your own projects.")] | UnsetType | None
+        Annotated[UUID, Meta(description="Names the project that the result belongs to.")]
+        | UnsetType
+        | None
     ) = UNSET
 
 

@@ -193,7 +193,10 @@ class UploadForm:
             return
         self._part.value += data[start:end]
         if len(self._part.value) > MAX_FIELD_BYTES:
-            raise invalid(self._part.name[:60], f"Use at most {MAX_FIELD_BYTES} bytes.")
+            raise invalid(
+                self._part.name[:60],
+                f"Send the image in the field 'file'; any other holds at most {MAX_FIELD_BYTES} bytes.",
+            )
 
     def _on_part_end(self) -> None:
         # Forms with an empty project field send an empty text for it.
