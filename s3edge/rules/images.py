@@ -9,7 +9,7 @@ that is cut short behind its header is accepted here and refused, with a refund,
 
 import zlib
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Literal, overload
 
 from attrs import frozen
 
@@ -91,6 +91,14 @@ def check_type(first_bytes: bytes, declared: str) -> str:
     if actual != declared:
         raise invalid("file", f"The file is declared as {declared} but its content is {actual}.")
     return actual
+
+
+@overload
+def read_header(prefix: bytes, content_type: str, *, complete: Literal[True]) -> ImageHeader: ...
+
+
+@overload
+def read_header(prefix: bytes, content_type: str, *, complete: bool) -> ImageHeader | None: ...
 
 
 def read_header(prefix: bytes, content_type: str, *, complete: bool) -> ImageHeader | None:

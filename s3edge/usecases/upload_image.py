@@ -113,10 +113,7 @@ async def _read_header(
     if not first_bytes:
         raise invalid("file", "The file is empty.")
     content_type = check_type(bytes(first_bytes[:SNIFF_BYTES]), declared_type)
-    header = read_header(bytes(first_bytes), content_type, complete=True)
-    if header is None:  # pragma: no cover - a complete file is read or refused
-        raise invalid("file", "The image's header cannot be read; the file is damaged.")
-    return header, bytes(first_bytes)
+    return read_header(bytes(first_bytes), content_type, complete=True), bytes(first_bytes)
 
 
 async def _joined(first_bytes: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
