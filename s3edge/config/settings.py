@@ -94,9 +94,6 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("S3EDGE_TOKEN", "The access token that s3edge segment sends", "", is_secret=True),
 )
 
-CLIENT_SETTINGS = frozenset({"S3EDGE_BASE_URL", "S3EDGE_TOKEN"})
-"""Read by client commands; a server ignores them."""
-
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 _HOST = re.compile(r"[a-z0-9.-]+(:\d{1,5})?|\[[0-9a-f:]+\](:\d{1,5})?")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from s3edge.config import SettingsError, parse_settings
-from s3edge.config.settings import CLIENT_SETTINGS, SETTINGS
+from s3edge.config.settings import SETTINGS
 from s3edge.values import RequestKind, Tier
 
 
@@ -104,4 +104,3 @@ def test_the_example_file_has_every_setting_and_is_good() -> None:
     given = [(match[1], match[2]) for match in pairs if match is not None]
     assert [name for name, _ in given] == [setting.name for setting in SETTINGS]
     assert parse_settings(dict(given)) == parse_settings({})
-    assert {setting.name for setting in SETTINGS} >= CLIENT_SETTINGS
