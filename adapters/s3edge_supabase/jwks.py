@@ -21,9 +21,13 @@ LIFETIME_S = 600.0
 """How long keys are used before they are fetched again; revoking a key takes this long at the most."""
 
 COOLDOWN_S = 30.0
-"""At least this long between two fetches, so that made-up key ids do not become requests."""
+"""At least this long between two fetches for unknown key ids: made-up ones must not become requests."""
 
-FETCH_TIMEOUT_S = 4.0
+RETRY_S = 1.0
+"""At least this long between a fetch that failed and the next, whoever waits for it."""
+
+FETCH_TIMEOUT_S = 2.5
+"""Leaves time for the rest of a request that has to be answered within 5 seconds."""
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +44,8 @@ class JwksCache:
         self._fetch = fetch
         self._keys: Mapping[str, jwt.PyJWK] = {}
         self._fetched_at: float | None = None
-        self._tried_at: float | None = None
+        self._failed_at: float | None = None
+        self._looked_up_at: float | None = None
         self._single_flight = anyio.Lock()
 
     async def key(self, kid: str | None) -> jwt.PyJWK | None:
@@ -50,24 +55,34 @@ class JwksCache:
         Raises:
             EdgeError: ``SERVICE_UNAVAILABLE`` when no keys were ever fetched, or the set is empty.
         """
-        if self._is_stale() or self._lookup(kid) is None:
-            await self._refresh()
-        if self._fetched_at is None:
-            raise unavailable("Sign-in cannot be checked now: the issuer's keys are out of reach.")
-        if not self._keys:
-            # An outage of ours, not a bad token: Supabase publishes an empty set while a project
-            # still signs with its legacy shared secret.
-            raise unavailable("Sign-in cannot be checked: the issuer publishes no keys.")
+        await self.check(may_be_empty=True)
+        if self._lookup(kid) is None:
+            await self._refresh(lambda: self._lookup(kid) is None and self._may_look_up())
+        self._require_keys()
         return self._lookup(kid)
 
-    async def check(self) -> None:
+    async def check(self, *, may_be_empty: bool = False) -> None:
         """
-        Return when keys are at hand.
+        Return when the keys are at hand.
+
+        Args:
+            may_be_empty: Whether an issuer without public keys is as it must be.
 
         Raises:
             EdgeError: ``SERVICE_UNAVAILABLE``.
         """
-        await self.key(None)
+        if self._is_stale():
+            await self._refresh(self._is_stale)
+        if self._fetched_at is None:
+            raise unavailable("Sign-in cannot be checked now: the issuer's keys are out of reach.")
+        if not may_be_empty:
+            self._require_keys()
+
+    def _require_keys(self) -> None:
+        if not self._keys:
+            # An outage of ours, not a bad token: Supabase publishes an empty set while a project
+            # still signs with its legacy shared secret.
+            raise unavailable("Sign-in cannot be checked: the issuer publishes no keys.")
 
     def _lookup(self, kid: str | None) -> jwt.PyJWK | None:
         if kid is not None:
@@ -77,30 +92,37 @@ class JwksCache:
     def _is_stale(self) -> bool:
         return self._fetched_at is None or anyio.current_time() - self._fetched_at > LIFETIME_S
 
-    def _may_try(self) -> bool:
-        return self._tried_at is None or anyio.current_time() - self._tried_at >= COOLDOWN_S
+    def _may_look_up(self) -> bool:
+        """Return whether an unknown key id may be looked up, and take it as looked up."""
+        if self._fetched_at is None or not _passed(self._looked_up_at, COOLDOWN_S):
+            return False
+        self._looked_up_at = anyio.current_time()
+        return True
 
-    async def _refresh(self) -> None:
-        """Fetch the keys unless that was tried a moment ago; a failure keeps those that are known."""
+    async def _refresh(self, is_needed: Callable[[], bool]) -> None:
+        """Fetch the keys if that is still needed; a failure keeps those that are known."""
         async with self._single_flight:
-            # Those who waited for the lock find the work done.
-            if not self._may_try():
+            # Those who waited for the lock find the work done, or tried a moment ago.
+            if not _passed(self._failed_at, RETRY_S) or not is_needed():
                 return
-            self._tried_at = anyio.current_time()
             try:
                 with anyio.fail_after(FETCH_TIMEOUT_S):
                     document = await self._fetch()
-                self._keys = _parse(document)
+                self._keys = parse_jwks(document)
             except (EdgeError, OSError, TimeoutError, ValueError) as error:
                 _log.warning("the issuer's keys could not be fetched: %s", error)
-                if self._fetched_at is None:
-                    # Nothing to fall back on, so the next request may try again.
-                    self._tried_at = None
+                self._failed_at = anyio.current_time()
+                # A rotation during an outage is noticed as soon as that is over.
+                self._looked_up_at = None
                 return
-            self._fetched_at = self._tried_at
+            self._fetched_at, self._failed_at = anyio.current_time(), None
 
 
-def _parse(document: bytes) -> dict[str, jwt.PyJWK]:
+def _passed(since: float | None, seconds: float) -> bool:
+    return since is None or anyio.current_time() - since >= seconds
+
+
+def parse_jwks(document: bytes) -> dict[str, jwt.PyJWK]:
     """
     Return the signing keys of a JWKS document by id.
 

@@ -73,7 +73,7 @@ class SupabaseAuthenticator:
 
     async def check(self) -> None:
         """Implement ``Checked``."""
-        await self.keys.check()
+        await self.keys.check(may_be_empty=self.legacy_secret is not None)
 
     async def _verified_claims(self, token: str) -> dict[str, Any]:
         if len(token) > MAX_TOKEN_CHARACTERS:
