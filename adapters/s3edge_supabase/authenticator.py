@@ -149,7 +149,7 @@ def from_wiring(value: str, wiring: Wiring) -> HostedAuthenticator:  # noqa: ARG
         ValueError: A ``SUPABASE_*`` setting is missing or malformed.
     """
     return HostedAuthenticator(
-        project_from_environment(wiring.vendor),
+        project_from_environment(wiring.vendor, needs_key=False),
         wiring.clock,
         wiring.tier_claim,
         _algorithms(wiring.vendor.get(ALGORITHMS_SETTING, "")),

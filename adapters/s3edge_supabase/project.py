@@ -65,9 +65,15 @@ class SupabaseProject:
         return _key_headers(self.service_key)
 
 
-def project_from_environment(vendor: Mapping[str, str]) -> SupabaseProject:
+def project_from_environment(
+    vendor: Mapping[str, str], *, needs_key: bool = True
+) -> SupabaseProject:
     """
     Return the project that the ``SUPABASE_*`` settings name.
+
+    Args:
+        vendor: The settings.
+        needs_key: Whether more than the project's public keys will be asked of it.
 
     Raises:
         ValueError: Names the setting and says what to do.
@@ -77,7 +83,7 @@ def project_from_environment(vendor: Mapping[str, str]) -> SupabaseProject:
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path or parts.query:
         raise ValueError("set SUPABASE_URL to the project's URL, as https://<ref>.supabase.co")
     publishable = _key(vendor, "SUPABASE_ANON_KEY")
-    if not publishable:
+    if needs_key and not publishable:
         raise ValueError(
             "set SUPABASE_ANON_KEY to the project's publishable key (sb_publishable_... or anon)"
         )

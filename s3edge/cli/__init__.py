@@ -11,6 +11,7 @@ import s3edge
 from s3edge.cli.credits import credits_group, reconcile
 from s3edge.cli.demo import demo
 from s3edge.cli.doctor import doctor
+from s3edge.cli.migrate import migrate
 from s3edge.cli.openapi import openapi
 from s3edge.cli.segment import segment
 from s3edge.cli.serve import dev, serve
@@ -23,5 +24,16 @@ def commands() -> None:
     """One public API in front of a GPU that segments images by a text prompt."""
 
 
-for command in (dev, serve, token, segment, demo, credits_group, reconcile, doctor, openapi):
+for command in (
+    dev,
+    serve,
+    token,
+    segment,
+    demo,
+    credits_group,
+    reconcile,
+    doctor,
+    migrate,
+    openapi,
+):
     commands.add_command(command)

@@ -1,34 +1,28 @@
 """``s3edge doctor``."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from typing import Any
 
 import anyio
 import click
-from attrs import frozen
+from attrs import define, field
 
 from s3edge.cli.options import Failed, settings_of, with_environment
 from s3edge.cli.segment import DEFAULT_URL
-from s3edge.config import Settings, SettingsError, build, check_opens
+from s3edge.config import Port, Settings, SettingsError, build_parts
 from s3edge.errors import EdgeError
-from s3edge.gateway import Gateway, opened
-from s3edge.plugins import scheme_of
-from s3edge.usecases.check_health import CheckResult, check_health
+from s3edge.gateway import opened
+from s3edge.plugins import AUTHENTICATORS, BACKENDS
+from s3edge.ports import Authenticator, Examinable, Finding, InferenceBackend, Limited
+from s3edge.rules.claims import is_written_by_users
+from s3edge.usecases.check_health import check_health
 
 
-@frozen
-class _Dependency:
-    """
-    A port as the doctor sees it.
+EXAMINATION_TIMEOUT_S = 20.0
+"""How long looking at one dependency may take."""
 
-    Attributes:
-        name: As ``/health/ready`` calls it.
-        setting: The setting that picks it.
-        adapter: The scheme of that setting.
-    """
-
-    name: str
-    setting: str
-    adapter: str
+TOKEN = "S3EDGE_TOKEN"  # noqa: S105 - a setting's name
 
 
 @click.command()
@@ -36,60 +30,99 @@ class _Dependency:
 def doctor(environ: Mapping[str, str]) -> None:
     """Check every dependency; print each failure with its fix."""
     settings = settings_of({"S3EDGE_LOG": "error", **environ})
-    failures = anyio.run(_examine, settings)
-    if failures:
-        raise Failed(f"{failures} of the checks failed")
+    report = _Report()
+    anyio.run(_examine, settings, environ.get(TOKEN, ""), report)
+    if report.failures:
+        raise Failed(f"{report.failures} of the checks failed")
 
 
-async def _examine(settings: Settings) -> int:
-    """Print a line for each check and return how many failed."""
-    try:
-        await check_opens(settings, bound_url=DEFAULT_URL)
-        gateway = build(settings, bound_url=DEFAULT_URL).gateway
-        async with opened(gateway.parts):
-            checks = await check_health(
-                {
-                    "database": gateway.database,
-                    "storage": gateway.storage,
-                    "backend": gateway.backend,
-                    "auth": gateway.authenticator,
-                    "limits": gateway.rate_limiter,
-                }
-            )
-            lines = [
-                _line(dependency, checks[dependency.name]) for dependency in _dependencies(settings)
-            ]
-            lines.append(await _model(gateway))
-    except (SettingsError, EdgeError) as error:
-        click.echo(f"FAIL  {error.message if isinstance(error, EdgeError) else error}")
-        return 1
-    for line in lines:
-        click.echo(line)
-    return sum(line.startswith("FAIL") for line in lines)
+@define
+class _Report:
+    """Prints findings as they come, and counts those that are bad."""
+
+    failures: int = field(default=0, init=False)
+
+    def add(self, dependency: str, finding: Finding) -> None:
+        if not finding.ok:
+            self.failures += 1
+        name = f"{dependency}: {finding.name}" if finding.name else dependency
+        click.echo(f"{'ok   ' if finding.ok else 'FAIL '} {name}: {finding.message}")
+
+    def note(self, dependency: str, text: str) -> None:
+        click.echo(f"note  {dependency}: {text}")
 
 
-def _dependencies(settings: Settings) -> Sequence[_Dependency]:
-    return [
-        _Dependency("database", "S3EDGE_DATABASE", scheme_of(settings.database)),
-        _Dependency("storage", "S3EDGE_STORAGE", scheme_of(settings.storage)),
-        _Dependency("backend", "S3EDGE_BACKEND", scheme_of(settings.backend)),
-        _Dependency("auth", "S3EDGE_AUTH", scheme_of(settings.auth)),
-        _Dependency("limits", "S3EDGE_RATE_LIMIT_STORE", scheme_of(settings.rate_limit_store)),
-    ]
+async def _examine(settings: Settings, token: str, report: _Report) -> None:
+    for port, part in build_parts(settings, bound_url=DEFAULT_URL).items():
+        if isinstance(part, SettingsError):
+            report.add(port.name, Finding("", ok=False, message=str(part)))
+            continue
+        try:
+            with anyio.fail_after(EXAMINATION_TIMEOUT_S):
+                async with opened([part]):
+                    await _examine_part(port, part, settings, report)
+                    if token and port.group == AUTHENTICATORS:
+                        report.add(port.name, await _token(part, token))
+        except TimeoutError:
+            message = f"it took more than {EXAMINATION_TIMEOUT_S:g} s; is it reached at all?"
+            report.add(port.name, Finding("", ok=False, message=message))
+        except EdgeError as error:
+            message = f"{error.message}; mend it, or point {port.setting} elsewhere"
+            report.add(port.name, Finding("", ok=False, message=message))
 
 
-def _line(dependency: _Dependency, check: CheckResult) -> str:
+async def _examine_part(port: Port, part: Any, settings: Settings, report: _Report) -> None:
+    report.add(port.name, await _check(port, part, settings))
+    async with aclosing(_findings(port, part)) as findings:
+        async for finding in findings:
+            report.add(port.name, finding)
+    if port.group == AUTHENTICATORS:
+        report.add(port.name, _tier_claim(settings))
+    if isinstance(part, Limited):
+        for limitation in part.limitations():
+            report.note(port.name, limitation)
+
+
+async def _findings(port: Port, part: Any) -> AsyncGenerator[Finding]:
+    """Yield what a part finds of itself, or what any of its kind can be asked."""
+    if isinstance(part, Examinable):
+        async for finding in part.examine():
+            yield finding
+    elif port.group == BACKENDS:
+        yield await _model(part)
+
+
+async def _check(port: Port, part: Any, settings: Settings) -> Finding:
+    """Ask a part what ``/health/ready`` asks it."""
+    check = (await check_health({port.name: part}))[port.name]
+    adapter = port.scheme(settings)
     if check.ok:
-        return f"ok    {dependency.name}: {dependency.adapter}, {check.latency_ms:.1f} ms"
-    return (
-        f"FAIL  {dependency.name}: {dependency.adapter}: {check.message};"
-        f" mend it, or point {dependency.setting} elsewhere"
-    )
+        return Finding("", ok=True, message=f"{adapter}, {check.latency_ms:.1f} ms")
+    message = f"{adapter}: {check.message}; mend it, or point {port.setting} elsewhere"
+    return Finding("", ok=False, message=message)
 
 
-async def _model(gateway: Gateway) -> str:
+async def _model(backend: InferenceBackend) -> Finding:
     try:
-        info = await gateway.backend.model_info()
+        info = await backend.model_info()
     except EdgeError as error:
-        return f"FAIL  model: {error.message}; see the inference server's log"
-    return f"ok    model: {info.model_name} {info.model_version} on {info.device}"
+        return Finding("model", ok=False, message=f"{error.message}; see the server's log")
+    message = f"{info.model_name} {info.model_version} on {info.device}"
+    return Finding("model", ok=True, message=message)
+
+
+async def _token(authenticator: Authenticator, token: str) -> Finding:
+    try:
+        user = await authenticator.authenticate(token)
+    except EdgeError as error:
+        message = f"{error.message} {TOKEN} may be old, or of another project"
+        return Finding("token", ok=False, message=message)
+    return Finding("token", ok=True, message=f"{TOKEN} is user {user.user_id}'s, tier {user.tier}")
+
+
+def _tier_claim(settings: Settings) -> Finding:
+    claim = settings.tier_claim
+    if is_written_by_users(claim):
+        message = f"users can write {claim} themselves: set S3EDGE_TIER_CLAIM=app_metadata.tier"
+        return Finding("tier claim", ok=False, message=message)
+    return Finding("tier claim", ok=True, message=claim)

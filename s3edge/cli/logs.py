@@ -8,6 +8,19 @@ import structlog
 from s3edge.web.app import REQUEST_ID
 
 
+_LIBRARIES = (
+    "PIL",
+    "aiohttp",
+    "asyncio",
+    "boto3",
+    "botocore",
+    "httpcore",
+    "httpx",
+    "python_multipart",
+    "urllib3",
+)
+
+
 def configure_logs(level: str) -> None:
     """
     Send every log line of the process to standard error.
@@ -36,8 +49,8 @@ def configure_logs(level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # Libraries' own news is not the operator's, unless they ask for all of it.
-    for name in ("httpx", "httpcore", "asyncio", "python_multipart", "PIL"):
+    # Libraries' own news is not the operator's; some of it holds signatures and keys.
+    for name in _LIBRARIES:
         logging.getLogger(name).setLevel(max(root.level, logging.WARNING))
 
 

@@ -1,6 +1,14 @@
 """The composition root: the only part that reads the environment, and that knows every other part."""
 
-from s3edge.config.build import Deployment, OwnParts, build, build_database, check_opens
+from s3edge.config.build import (
+    Deployment,
+    OwnParts,
+    Port,
+    build,
+    build_database,
+    build_parts,
+    check_opens,
+)
 from s3edge.config.environment import read_environment
 from s3edge.config.settings import Settings, SettingsError, parse_settings
 
@@ -8,10 +16,12 @@ from s3edge.config.settings import Settings, SettingsError, parse_settings
 __all__ = [
     "Deployment",
     "OwnParts",
+    "Port",
     "Settings",
     "SettingsError",
     "build",
     "build_database",
+    "build_parts",
     "check_opens",
     "parse_settings",
     "read_environment",

@@ -1,6 +1,7 @@
 """From settings to a deployment: each port's adapter is picked by its own setting."""
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from attrs import evolve, field, frozen
@@ -19,12 +20,49 @@ from s3edge.ports import (
     RateLimiter,
     Wiring,
 )
+from s3edge.rules.claims import is_written_by_users
 from s3edge.web.app import WebApp
 from s3edge.web.cors import CorsPolicy
 from s3edge.web.http import ServesRoutes
 
 
 _log = logging.getLogger(__name__)
+
+
+@frozen
+class Port:
+    """
+    A port as the settings know it.
+
+    Attributes:
+        name: As ``/health/ready`` calls it.
+        setting: The setting that picks its adapter.
+        group: The entry points of its adapters.
+        field: The attribute of ``Settings``.
+    """
+
+    name: str
+    setting: str
+    group: str
+    field: str
+
+    def value(self, settings: Settings) -> str:
+        """Return the setting's whole value; it may hold a password."""
+        return str(getattr(settings, self.field))
+
+    def scheme(self, settings: Settings) -> str:
+        """Return which adapter is picked."""
+        return plugins.scheme_of(self.value(settings))
+
+
+AUTH = Port("auth", "S3EDGE_AUTH", plugins.AUTHENTICATORS, "auth")
+DATABASE = Port("database", "S3EDGE_DATABASE", plugins.DATABASES, "database")
+STORAGE = Port("storage", "S3EDGE_STORAGE", plugins.STORAGES, "storage")
+BACKEND = Port("backend", "S3EDGE_BACKEND", plugins.BACKENDS, "backend")
+LIMITS = Port("limits", "S3EDGE_RATE_LIMIT_STORE", plugins.RATE_LIMITERS, "rate_limit_store")
+
+PORTS = (AUTH, DATABASE, STORAGE, BACKEND, LIMITS)
+"""In an order in which each finds built what it needs."""
 
 
 @frozen
@@ -82,20 +120,14 @@ def build(settings: Settings, *, bound_url: str, own: OwnParts | None = None) ->
     _warn_of_unsafe_tier(settings)
     own = own or OwnParts()
     wiring = _wire(settings, bound_url, own)
-    storage = own.storage or _adapter("S3EDGE_STORAGE", plugins.STORAGES, settings.storage, wiring)
+    storage = own.storage or _adapter(STORAGE, settings, wiring)
     wiring = evolve(wiring, storage=storage)
     gateway = Gateway(
-        authenticator=own.authenticator
-        or _adapter("S3EDGE_AUTH", plugins.AUTHENTICATORS, settings.auth, wiring),
+        authenticator=own.authenticator or _adapter(AUTH, settings, wiring),
         storage=storage,
-        database=own.database
-        or _adapter("S3EDGE_DATABASE", plugins.DATABASES, settings.database, wiring),
-        backend=own.backend
-        or _adapter("S3EDGE_BACKEND", plugins.BACKENDS, settings.backend, wiring),
-        rate_limiter=own.rate_limiter
-        or _adapter(
-            "S3EDGE_RATE_LIMIT_STORE", plugins.RATE_LIMITERS, settings.rate_limit_store, wiring
-        ),
+        database=own.database or _adapter(DATABASE, settings, wiring),
+        backend=own.backend or _adapter(BACKEND, settings, wiring),
+        rate_limiter=own.rate_limiter or _adapter(LIMITS, settings, wiring),
         options=_options(settings),
         clock=wiring.clock,
         ids=wiring.ids,
@@ -121,21 +153,29 @@ async def check_opens(settings: Settings, *, bound_url: str) -> None:
     Raises:
         SettingsError: Names the setting whose part cannot be opened.
     """
-    gateway = build(settings, bound_url=bound_url).gateway
-    parts = {
-        "S3EDGE_DATABASE": gateway.database,
-        "S3EDGE_STORAGE": gateway.storage,
-        "S3EDGE_BACKEND": gateway.backend,
-        "S3EDGE_RATE_LIMIT_STORE": gateway.rate_limiter,
-        "S3EDGE_AUTH": gateway.authenticator,
-    }
-    for setting, part in parts.items():
+    for port, part in build_parts(settings, bound_url=bound_url).items():
+        if isinstance(part, SettingsError):
+            raise part
         try:
             async with opened([part]):
                 pass
         except EdgeError as error:
-            message = f"{setting}: {error.message}"
+            message = f"{port.setting}: {error.message}"
             raise SettingsError(message) from None
+
+
+def build_parts(settings: Settings, *, bound_url: str) -> Mapping[Port, Any]:
+    """Return each port's part, or the ``SettingsError`` that kept it from being built."""
+    wiring = _wire(settings, bound_url, OwnParts())
+    parts: dict[Port, Any] = {}
+    for port in PORTS:
+        try:
+            parts[port] = _adapter(port, settings, wiring)
+        except SettingsError as error:
+            parts[port] = error
+        if port is STORAGE and not isinstance(parts[port], SettingsError):
+            wiring = evolve(wiring, storage=parts[port])
+    return parts
 
 
 def build_database(settings: Settings) -> Database:
@@ -145,8 +185,7 @@ def build_database(settings: Settings) -> Database:
     Raises:
         SettingsError: As ``build``.
     """
-    wiring = _wire(settings, "", OwnParts())
-    database: Database = _adapter("S3EDGE_DATABASE", plugins.DATABASES, settings.database, wiring)
+    database: Database = _adapter(DATABASE, settings, _wire(settings, "", OwnParts()))
     return database
 
 
@@ -174,20 +213,20 @@ def _options(settings: Settings) -> GatewayOptions:
     )
 
 
-def _adapter(setting: str, group: str, value: str, wiring: Wiring) -> Any:
+def _adapter(port: Port, settings: Settings, wiring: Wiring) -> Any:
     """Return what the adapter of a setting's scheme makes of it."""
     try:
-        factory = plugins.load(group, plugins.scheme_of(value))
-        return factory(value, wiring)
+        factory = plugins.load(port.group, port.scheme(settings))
+        return factory(port.value(settings), wiring)
     except EdgeError as error:
-        message = f"{setting}: {error.message}"
+        message = f"{port.setting}: {error.message}"
     except (plugins.UnknownAdapterError, OSError, ValueError) as error:
-        message = f"{setting}: {error}"
+        message = f"{port.setting}: {error}"
     raise SettingsError(message)
 
 
 def _warn_of_unsafe_tier(settings: Settings) -> None:
-    if settings.tier_claim.split(".")[0] == "user_metadata":
+    if is_written_by_users(settings.tier_claim):
         _log.warning(
             "S3EDGE_TIER_CLAIM=%s: users can write their own user_metadata, so anyone can claim any"
             " tier; use app_metadata.tier",

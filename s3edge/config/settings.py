@@ -47,18 +47,48 @@ class Setting:
 
 
 SETTINGS: tuple[Setting, ...] = (
-    Setting("S3EDGE_AUTH", "Who signs tokens: local", "local"),
+    Setting("SUPABASE_URL", "The Supabase project: https://<ref>.supabase.co", "no Supabase"),
+    Setting("SUPABASE_ANON_KEY", "Its publishable key: sb_publishable_... or the legacy anon key"),
+    Setting(
+        "SUPABASE_SERVICE_ROLE_KEY",
+        "Its secret key, for outcomes, refunds and recovery outside a request",
+        "",
+        is_secret=True,
+    ),
+    Setting(
+        "SUPABASE_JWT_SECRET",
+        "Its legacy JWT secret, if it still signs tokens with HS256",
+        "",
+        is_secret=True,
+    ),
+    Setting(
+        "SUPABASE_JWT_ALGORITHMS",
+        "Which signatures are accepted, comma list of ES256, RS256, EdDSA",
+        "ES256,RS256",
+    ),
+    Setting("R2_ENDPOINT", "https://<account id>.r2.cloudflarestorage.com", "no R2"),
+    Setting("R2_ACCESS_KEY_ID", "Of an R2 token: Object Read & Write on the bucket"),
+    Setting("R2_SECRET_ACCESS_KEY", "Of the same token", "", is_secret=True),
+    Setting("R2_BUCKET", "Where images and masks are kept", "s3-images"),
+    Setting("R2_PUBLIC_BASE_URL", "The bucket's custom domain", "presigned URLs"),
+    Setting("VASTAI_BACKEND_URL", "The GPU server, or several by comma", "no GPU server"),
+    Setting("API_SECRET_KEY", "What the GPU server expects as X-API-Key", "", is_secret=True),
+    Setting("S3EDGE_AUTH", "Who signs tokens: supabase or local", "supabase or local"),
     Setting(
         "S3EDGE_DATABASE",
-        "Where credits and tasks are kept: sqlite:///path or memory:",
-        "sqlite:///<data dir>/s3edge.db",
+        "Where credits and tasks are kept: supabase, sqlite:///path or memory:",
+        "supabase or sqlite:///<data dir>/s3edge.db",
     ),
     Setting(
         "S3EDGE_STORAGE",
-        "Where images and masks are kept: file:///folder or memory:",
-        "files in <data dir>/media",
+        "Where images and masks are kept: r2, s3://bucket?region=..., file:///folder or memory:",
+        "r2 or files in <data dir>/media",
     ),
-    Setting("S3EDGE_BACKEND", "What segments: cpu: (in process, no GPU)", "cpu:"),
+    Setting(
+        "S3EDGE_BACKEND",
+        "What segments: http(s)://host:port, several by comma, or cpu: (in process, no GPU)",
+        "VASTAI_BACKEND_URL or cpu:",
+    ),
     Setting("S3EDGE_RATE_LIMIT_STORE", "Where requests are counted: memory:", "memory:"),
     Setting(
         "S3EDGE_RATE_LIMITS",

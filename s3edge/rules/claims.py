@@ -96,6 +96,11 @@ def user_from_claims(claims: Mapping[str, Any], token: str, tier_claim: str) -> 
     )
 
 
+def is_written_by_users(claim: str) -> bool:
+    """Return whether users can write what is at this path of their own tokens."""
+    return claim.partition(".")[0] == "user_metadata"
+
+
 def tier_from_claims(claims: Mapping[str, Any], tier_claim: str) -> Tier:
     """Return the tier at a dotted path in the claims; ``free`` when it is absent or unknown."""
     value: Any = claims

@@ -55,8 +55,10 @@ async def record_failure(
         EdgeError: ``SERVICE_UNAVAILABLE`` when the database could not be told.
     """
     code = error.code if error.code in _TASK_CODES else Code.INFERENCE_FAILED
-    _log.warning("task %s ends in error and is refunded: %s", task.id, error)
-    return await _insist(lambda: database.fail_task(task.id, code, error.message), random)
+    ended = await _insist(lambda: database.fail_task(task.id, code, error.message), random)
+    became = "it ends in error and is refunded" if ended else "how it ends is not decided here"
+    _log.warning("task %s failed, and %s: %s", task.id, became, error)
+    return ended
 
 
 async def _insist(write: Callable[[], Awaitable[bool]], random: Callable[[], float]) -> bool:

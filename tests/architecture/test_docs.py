@@ -43,13 +43,6 @@ def test_every_setting_is_in_the_reference() -> None:
     assert set(rows_of(REFERENCE / "settings.md")) == {setting.name for setting in SETTINGS}
 
 
-def test_every_setting_is_in_the_example() -> None:
-    """The example of an environment file sets each setting, and no other, in a comment."""
-    example = (ROOT / ".env.example").read_text("utf-8")
-    named = re.findall(r"^# ?(S3EDGE_\w+)=", example, re.MULTILINE)
-    assert sorted(named) == sorted(setting.name for setting in SETTINGS)
-
-
 def test_every_command_is_in_the_reference() -> None:
     """The page of commands has a section for each command, and for no other."""
     page = (REFERENCE / "command-line.md").read_text("utf-8")

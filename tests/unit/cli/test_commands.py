@@ -82,11 +82,32 @@ def test_doctor_checks_every_dependency(run: Run) -> None:
     """Each has a line; a broken one has its fix, and the status is 1."""
     healthy = run("doctor")
     assert healthy.returncode == 0, healthy.stdout + healthy.stderr
-    names = [line.split()[1] for line in healthy.stdout.splitlines()]
-    assert names == ["database:", "storage:", "backend:", "auth:", "limits:", "model:"]
-    broken = run("doctor", S3EDGE_DATABASE="sqlite:////proc/none/s3edge.db")
+    assert [line.split(": ")[0].split()[1] for line in healthy.stdout.splitlines()] == [
+        *("auth", "auth", "database", "storage", "backend", "backend", "limits")
+    ]
+    broken = run(
+        "doctor",
+        S3EDGE_DATABASE="sqlite:////proc/none/s3edge.db",
+        S3EDGE_STORAGE="ftp://files",
+        S3EDGE_TIER_CLAIM="user_metadata.tier",
+    )
     assert broken.returncode == 1
-    assert "FAIL" in broken.stdout
+    failures = [line for line in broken.stdout.splitlines() if line.startswith("FAIL")]
+    assert [line.split(": ")[0].split()[1] for line in failures] == [
+        *("auth", "database", "storage", "backend")
+    ]
+    assert "no adapter for 'ftp'" in failures[2]
+    assert "Traceback" not in broken.stdout + broken.stderr
+
+
+def test_doctor_looks_at_a_token(run: Run) -> None:
+    """With a token at hand it says whose that is, or why it is not accepted."""
+    user_id = str(uuid4())
+    token = run("token", "--user", user_id).stdout.strip()
+    assert f"S3EDGE_TOKEN is user {user_id}'s" in run("doctor", S3EDGE_TOKEN=token).stdout
+    refused = run("doctor", S3EDGE_TOKEN=token[:-8])
+    assert refused.returncode == 1
+    assert token[:-8] not in refused.stdout + refused.stderr
 
 
 @pytest.mark.parametrize(
