@@ -18,11 +18,18 @@ from s3edge.ports import Database
 from s3edge.rules.lifecycle import HEARTBEAT_S, LEASE_S, RECOVERY_INTERVAL_S
 from s3edge.signals import TaskSignals
 from s3edge.usecases.recover_tasks import recover_tasks
+from s3edge.usecases.undo_reservation import undo_reservation
 from s3edge.values import Task
 
 
 QUEUE_LIMIT = 1000
 """How many tasks one process holds at the most, waiting and running; the rest waits in the database."""
+
+UNDO_WINDOW_S = 10.0
+"""
+How long after an unanswered reservation its task may still appear: longer than a database goes on with
+a statement that nobody waits for (8 seconds at Supabase).
+"""
 
 _log = logging.getLogger(__name__)
 
@@ -50,6 +57,7 @@ class Dispatcher:
         self._dispatch = dispatch
         self._concurrency = concurrency
         self._held: set[UUID] = set()
+        self._disowned: dict[UUID, float] = {}
         self._send: MemoryObjectSendStream[Task]
         self._receive: MemoryObjectReceiveStream[Task]
         self._send, self._receive = anyio.create_memory_object_stream[Task](QUEUE_LIMIT)
@@ -71,6 +79,11 @@ class Dispatcher:
         self._held.add(task.id)
         self._send.send_nowait(task)
         return True
+
+    def disown(self, task_id: UUID) -> None:
+        """Take a task back should it appear; beyond ``QUEUE_LIMIT`` it is left to run."""
+        if len(self._disowned) < QUEUE_LIMIT:
+            self._disowned[task_id] = anyio.current_time()
 
     @property
     def held(self) -> int:
@@ -94,6 +107,8 @@ class Dispatcher:
 
     async def release(self) -> None:
         """Let go of what is still held, so that another process may take it at once."""
+        with anyio.move_on_after(HEARTBEAT_S, shield=True):
+            await self._undo()
         self._send.close()
         self._receive.close()
         await self._let_go(list(self._held))
@@ -131,6 +146,9 @@ class Dispatcher:
             self._hungry = anyio.Event()
 
     async def _recover_once(self) -> None:
+        # Before any is claimed: a disowned task may be among those that nobody holds.
+        if not await self._undo():
+            return
         room = max(0, min(QUEUE_LIMIT, 2 * self._concurrency) - len(self._held))
         try:
             found = await recover_tasks(room, LEASE_S, database=self._database)
@@ -148,6 +166,21 @@ class Dispatcher:
             self.submit(task)
         # A full answer means that more wait: come back when these are nearly done.
         self._more_waits = len(found.claimed) == room
+
+    async def _undo(self) -> bool:
+        """Take back what was disowned; return whether the database answered."""
+        for task_id, since in list(self._disowned.items()):
+            try:
+                undone = await undo_reservation(task_id, database=self._database)
+            except EdgeError as error:
+                _log.warning("a reservation stays in doubt: %s", error)
+                return False
+            except Exception:  # noqa: BLE001 - logged with its trace; it comes round again
+                _log.exception("a reservation stays in doubt")
+                return False
+            if undone or anyio.current_time() - since > UNDO_WINDOW_S:
+                del self._disowned[task_id]
+        return True
 
     async def _keep_leases(self) -> None:
         while True:

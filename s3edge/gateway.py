@@ -112,6 +112,11 @@ class Gateway:
         if self._dispatcher is None or not self._dispatcher.submit(task):
             _log.warning("task %s waits for recovery: no room to dispatch it now", task.id)
 
+    def disown(self, task_id: UUID) -> None:
+        """Have a task taken back whose reservation was not answered, should it exist."""
+        if self._dispatcher is not None:
+            self._dispatcher.disown(task_id)
+
     def stop_waiting(self) -> None:
         """Answer all long polls now, because the process is about to stop."""
         self.signals.close()

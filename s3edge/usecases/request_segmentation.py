@@ -1,7 +1,7 @@
 """Take a credit for a segmentation and record its task."""
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -45,10 +45,14 @@ async def request_segmentation(
     database: Database,
     storage: ObjectStorage,
     ids: Ids,
+    disown: Callable[[UUID], None],
     image_hosts: Collection[str] = (),
 ) -> Reservation:
     """
     Check a request, take its credit and record its task, all or nothing.
+
+    A database that does not answer may have done it all the same. A repeat with the same idempotency
+    key finds that out; without a key nobody can, so the task is disowned.
 
     Args:
         user: Who asks.
@@ -56,6 +60,7 @@ async def request_segmentation(
         database: Takes the credit and keeps the task.
         storage: Knows the user's images.
         ids: Makes the task's id.
+        disown: Has a task taken back if it turns out to exist.
         image_hosts: Further hosts whose images the operator allows.
 
     Raises:
@@ -64,17 +69,20 @@ async def request_segmentation(
     """
     prompt = clean_prompt(request.text_prompt)
     image = await _image(user, request, storage, image_hosts)
-    return await database.reserve_task(
-        user,
-        NewTask(
-            id=ids.new(),
-            source_image_url=image.url,
-            text_prompt=prompt,
-            project_id=request.project_id,
-            idempotency_key=request.idempotency_key,
-            request_hash=_hash(image.name, prompt, request.project_id),
-        ),
+    new = NewTask(
+        id=ids.new(),
+        source_image_url=image.url,
+        text_prompt=prompt,
+        project_id=request.project_id,
+        idempotency_key=request.idempotency_key,
+        request_hash=_hash(image.name, prompt, request.project_id),
     )
+    try:
+        return await database.reserve_task(user, new)
+    except EdgeError as error:
+        if error.code is Code.SERVICE_UNAVAILABLE and new.idempotency_key is None:
+            disown(new.id)
+        raise
 
 
 def image_key(user_id: UUID, image_url: str, storage: ObjectStorage) -> str | None:

@@ -96,6 +96,7 @@ async def segment(call: Call) -> Reply:
         database=gateway.database,
         storage=gateway.storage,
         ids=gateway.ids,
+        disown=gateway.disown,
         image_hosts=gateway.options.image_hosts,
     )
     task = reservation.task
