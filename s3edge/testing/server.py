@@ -12,7 +12,7 @@ from typing import IO, Protocol
 from uuid import UUID, uuid4
 
 import httpx
-from attrs import define
+from attrs import define, field
 
 
 START_TIMEOUT_S = 30
@@ -37,6 +37,7 @@ class ServerProcess:
     settings: Mapping[str, str]
     url: str = ""
     process: subprocess.Popen[str] | None = None
+    _reader: threading.Thread | None = field(default=None, init=False, repr=False)
 
     @property
     def data_dir(self) -> Path:
@@ -45,7 +46,7 @@ class ServerProcess:
 
     @property
     def log(self) -> Path:
-        """What it wrote to standard error, over all its starts."""
+        """What it wrote to standard error, over all its starts; whole once it has ended."""
         return self.folder / "log"
 
     @property
@@ -68,7 +69,8 @@ class ServerProcess:
         assert lines is not None
         self.url = self._announced(lines)
         # Somebody must read the log, or the pipe fills and the server stands still.
-        threading.Thread(target=self._keep_log, args=(lines,)).start()
+        self._reader = threading.Thread(target=self._keep_log, args=(lines,))
+        self._reader.start()
         httpx.get(self.url + "/health", timeout=START_TIMEOUT_S).raise_for_status()
 
     def kill(self) -> None:
@@ -76,12 +78,15 @@ class ServerProcess:
         process = self._started()
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        self._finish_log()
 
     def stop(self) -> int:
         """Ask it to stop, and return its exit status."""
         process = self._started()
         process.send_signal(signal.SIGTERM)
-        return process.wait(timeout=STOP_TIMEOUT_S)
+        status = process.wait(timeout=STOP_TIMEOUT_S)
+        self._finish_log()
+        return status
 
     def is_running(self) -> bool:
         """Return whether it was started and has not ended."""
@@ -124,14 +129,25 @@ class ServerProcess:
         printed = []
         for line in lines:
             printed.append(line)
+            self._log_line(line)
             match = _STARTED.search(line)
             if match is not None:
                 return match[1]
         raise RuntimeError("".join(printed))
 
     def _keep_log(self, lines: IO[str]) -> None:
-        with self.log.open("a") as log, lines:
-            log.writelines(lines)
+        with lines:
+            for line in lines:
+                self._log_line(line)
+
+    def _log_line(self, line: str) -> None:
+        with self.log.open("a") as log:
+            log.write(line)
+
+    def _finish_log(self) -> None:
+        if self._reader is not None:
+            self._reader.join(timeout=STOP_TIMEOUT_S)
+            self._reader = None
 
     def _environ(self) -> Mapping[str, str]:
         clean = {name: value for name, value in os.environ.items() if "S3EDGE" not in name}

@@ -105,7 +105,7 @@ async def _predict(
             raise EdgeError(Code.INFERENCE_FAILED, "The model could not be run.") from None
         if not error.retryable or attempt >= MAX_PREDICT_ATTEMPTS:
             raise error
-        delay_s = retry_delay_s(attempt, random())
+        delay_s = retry_delay_s(attempt, random(), error.retry_after_s)
         _log.warning(
             "attempt %d of task %s failed, trying again in %.1f s: %s",
             attempt,

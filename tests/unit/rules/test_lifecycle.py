@@ -58,3 +58,10 @@ def test_the_backend_is_asked_for_a_quarter_of_a_minute_at_the_most() -> None:
 def test_two_lost_heartbeats_do_not_lose_a_task() -> None:
     """A lease outlives two heartbeats."""
     assert 2 * HEARTBEAT_S < LEASE_S
+
+
+def test_a_server_may_say_when_to_come_back() -> None:
+    """It is not asked sooner, nor later than the cap."""
+    assert retry_delay_s(1, 0.0, 3) == 3.0
+    assert retry_delay_s(6, 1.0, 3) == 16.0
+    assert retry_delay_s(1, 0.0, 3600) == 20.0
