@@ -80,8 +80,8 @@ class HttpClient:
     """
     Keeps connections open between requests; an asynchronous context manager.
 
-    It follows no redirect, keeps no cookie, repeats nothing by itself, and adds no header that it was
-    not given but ``User-Agent``.
+    It follows no redirect, keeps no cookie, repeats nothing by itself, asks for answers that are not
+    compressed, and names itself plainly in ``User-Agent``.
 
     Args:
         dependency: What is at the other end, for messages: ``the database``.
@@ -104,7 +104,8 @@ class HttpClient:
             ),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"User-Agent": _USER_AGENT},
+            # aiohttp would invite compressed answers by itself, and nothing here unpacks them.
+            headers={"User-Agent": _USER_AGENT, "Accept-Encoding": "identity"},
             skip_auto_headers=("Content-Type",),
             # Bodies are passed on as they are: hashes and lengths are checked against them.
             auto_decompress=False,

@@ -12,7 +12,8 @@ Elsewhere: a server that honours ``If-None-Match: *``; ``s3edge doctor`` tells w
 
 Fails: a store that is down, slow or busy is ``SERVICE_UNAVAILABLE`` after a few tries, within about four
 seconds of the last progress. A refusal (wrong key, bucket, permission) is too, and one error line in
-the log says what to mend. After a crash, or when a store goes silent in the middle of a put, what it
-has of it may stay: nobody knows its key, or it is an unfinished upload, which R2 removes after 7 days
-and S3 by a lifecycle rule.
+the log says what to mend. What a put may have left when its store went silent is removed in the
+background once the store is back. What may stay for good, after a crash or when the beginning of an
+upload in parts got no answer, is an object whose key nobody knows, or an unfinished upload: R2 removes
+those after 7 days, S3 by a lifecycle rule.
 """

@@ -11,7 +11,7 @@ from s3edge_aiohttp import Answer, HttpClient, NoAnswerError
 from s3edge_s3.answers import error_code, upload_id
 from s3edge_s3.faults import Faults
 from s3edge_s3.multipart import upload_query
-from s3edge_s3.requests import PLAIN, BucketRequests
+from s3edge_s3.requests import BucketRequests
 
 
 FETCH_TIMEOUT_S = 5.0
@@ -115,9 +115,7 @@ class Examination:
         names = self._faults.names
         host = names.public_base_url if self._is_public(key) else names.endpoint
         try:
-            answer = await self._client.fetch(
-                "GET", self._url_for(key), timeout_s=FETCH_TIMEOUT_S, headers=PLAIN
-            )
+            answer = await self._client.fetch("GET", self._url_for(key), timeout_s=FETCH_TIMEOUT_S)
         except NoAnswerError:
             return f"the host of the image URLs cannot be reached; check {host}"
         if answer.status == HTTPStatus.OK and answer.body == _CONTENT:

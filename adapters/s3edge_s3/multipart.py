@@ -106,7 +106,7 @@ class MultipartUpload:
             body=document,
             body_sha256=hashlib.sha256(document).hexdigest(),
         )
-        if answer.status == HTTPStatus.OK:
+        if answer.status == HTTPStatus.OK and etag(answer):
             self._upload_id = None
         return answer
 

@@ -51,14 +51,16 @@ class BucketObjects:
         if answer.status not in (HTTPStatus.NO_CONTENT, HTTPStatus.OK) and not is_absence(answer):
             raise self._faults.refusal(answer)
 
-    async def delete_marked(self, key: str, mark: str) -> None:
+    async def delete_marked(self, key: str, mark: str) -> bool:
         """
-        Remove an object if the put of this mark made it: another's may stand there by now.
+        Remove an object if the put of this mark made it, and say so; another's may stand there.
 
         Raises:
             NoAnswerError: As ``BucketRequests.send``.
             EdgeError: ``SERVICE_UNAVAILABLE``.
         """
         found = await self.head(key)
-        if found is not None and found.mark == mark:
-            await self.delete(key)
+        if found is None or found.mark != mark:
+            return False
+        await self.delete(key)
+        return True

@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from botocore.credentials import Credentials
 from botocore.exceptions import BotoCoreError
+from botocore.session import Session
 
 from s3edge.ports import ObjectStorage, Wiring
 from s3edge_s3.addresses import (
@@ -95,7 +96,7 @@ def from_s3_url(value: str, wiring: Wiring) -> ObjectStorage:
     ``endpoint`` the bucket is part of the path and ``region`` is ``us-east-1`` unless it is given.
     ``addressing=path`` or ``addressing=virtual`` says otherwise. The access key is
     ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY`` and, for one that is lent, ``AWS_SESSION_TOKEN``;
-    without them boto3 looks where it always does (a profile, a role).
+    without them botocore looks where it always does (a profile, a role).
 
     Raises:
         ValueError: Something is missing or malformed.
@@ -213,15 +214,14 @@ def _aws_credentials(read: _Reader) -> Credentials:
     if key_id or secret:
         message = f"set both {S3_NAMES.key_pair}"
         raise ValueError(message)
-    # Large, and only needed for what is not spelt out.
-    import boto3  # noqa: PLC0415
-
     try:
-        found = boto3.Session().get_credentials()
+        found = Session().get_credentials()
     except BotoCoreError as error:
-        message = f"set {S3_NAMES.key_pair}; boto3 found none ({type(error).__name__})"
+        message = f"set {S3_NAMES.key_pair}; botocore found none ({type(error).__name__})"
         raise ValueError(message) from None
-    if found is None:
+    # The stubs leave out that there may be none.
+    credentials: Credentials | None = found
+    if credentials is None:
         message = f"set {S3_NAMES.key_pair}, or give this machine a role"
         raise ValueError(message)
-    return found
+    return credentials

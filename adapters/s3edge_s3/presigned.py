@@ -4,7 +4,6 @@ from collections import OrderedDict
 from datetime import datetime
 
 from attrs import frozen
-from botocore.credentials import ReadOnlyCredentials
 
 from s3edge.ports import Clock
 from s3edge_s3.signing import Signer
@@ -38,15 +37,15 @@ class PresignedUrls:
         self._signer = signer
         self._clock = clock
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
-        self._signed_by: ReadOnlyCredentials | None = None
+        self._key_id: str | None = None
 
     def sign(self, url: str) -> str:
         """Return the URL with a signature in its query."""
-        access_key = self._signer.access_key
-        if access_key != self._signed_by:
-            # What a key signed that was lent ends with it.
+        key_id = self._signer.key_id
+        if key_id != self._key_id:
+            # What a lent key signed ends with it.
             self._kept.clear()
-            self._signed_by = access_key
+            self._key_id = key_id
         now = self._clock.now()
         kept = self._kept.pop(url, None)
         if kept is None or not 0 <= (now - kept.signed_at).total_seconds() < REUSE_S:

@@ -21,9 +21,6 @@ BUDGET_S = 3.5
 
 MAX_TRIES = 4
 
-PLAIN = {"Accept-Encoding": "identity"}
-"""Not signed: proxies change it. Stored bytes are wanted, not what a proxy makes of them."""
-
 _FIRST_DELAY_S = 0.2
 _LEAST_TIMEOUT_S = 0.2
 
@@ -107,7 +104,6 @@ class BucketRequests:
 
         async def once(timeout_s: float) -> Answer:
             signed = await self._signer.headers(method, url, headers or {}, body_sha256)
-            signed |= PLAIN
             if method in ("PUT", "POST"):
                 signed["Content-Length"] = str(len(body))
             answer = await self._client.fetch(
@@ -131,7 +127,7 @@ class BucketRequests:
             async def once(timeout_s: float) -> AnswerStream:
                 signed = await self._signer.headers("GET", url, {}, EMPTY_SHA256_HASH)
                 return await stack.enter_async_context(
-                    self._client.stream("GET", url, timeout_s=timeout_s, headers=signed | PLAIN)
+                    self._client.stream("GET", url, timeout_s=timeout_s, headers=signed)
                 )
 
             yield await self._tried(once, self._budget_s)

@@ -32,7 +32,7 @@ class AccessKeys:
     The access key that signs; one that is lent for a time (a role's) is renewed before it runs out.
 
     Args:
-        credentials: Fixed, or from boto3's own chain.
+        credentials: Fixed, or from botocore's own chain.
     """
 
     def __init__(self, credentials: Credentials) -> None:
@@ -77,9 +77,9 @@ class Signer:
         self._region = region
 
     @property
-    def access_key(self) -> ReadOnlyCredentials:
-        """The key that signs now; URLs that another one signed may end before their time."""
-        return self._keys.current()
+    def key_id(self) -> str | None:
+        """Names the key that signs now; URLs that another one signed may end before their time."""
+        return self._keys.current().access_key
 
     async def headers(
         self, method: str, url: str, headers: Mapping[str, str], payload_sha256: str

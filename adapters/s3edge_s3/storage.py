@@ -16,6 +16,7 @@ from s3edge_s3.addresses import BucketAddress
 from s3edge_s3.answers import MAX_DOCUMENT_BYTES, is_absence
 from s3edge_s3.examination import Examination
 from s3edge_s3.faults import Faults, SettingNames
+from s3edge_s3.leftovers import Leftovers
 from s3edge_s3.objects import BucketObjects
 from s3edge_s3.presigned import PresignedUrls
 from s3edge_s3.requests import BUDGET_S, REQUEST_TIMEOUT_S, BucketRequests
@@ -63,11 +64,13 @@ class S3ObjectStorage:
             self._client, signer, address, random=random, timeout_s=timeout_s, budget_s=budget_s
         )
         self._objects = BucketObjects(self._requests, self._faults)
-        self._writer = ObjectWriter(self._requests, self._faults)
+        self._leftovers = Leftovers()
+        self._writer = ObjectWriter(self._requests, self._faults, self._leftovers)
 
     async def __aenter__(self) -> Self:
         """Open the pool of connections; none is made yet."""
         await self._client.__aenter__()
+        await self._leftovers.__aenter__()
         return self
 
     async def __aexit__(
@@ -77,7 +80,10 @@ class S3ObjectStorage:
         trace: TracebackType | None,
     ) -> None:
         """Close every connection."""
-        await self._client.__aexit__(kind, error, trace)
+        try:
+            await self._leftovers.__aexit__(kind, error, trace)
+        finally:
+            await self._client.__aexit__(kind, error, trace)
 
     async def put(
         self,

@@ -9,6 +9,7 @@ https://developers.cloudflare.com/r2/api/s3/extensions/
 
 import logging
 from collections.abc import AsyncIterable, Awaitable, Callable
+from functools import partial
 from http import HTTPStatus
 
 import anyio
@@ -20,6 +21,7 @@ from s3edge_aiohttp import Answer, NoAnswerError
 from s3edge_s3.answers import MARK_HEADER, etag, tells_md5
 from s3edge_s3.faults import Faults
 from s3edge_s3.finishing import finished
+from s3edge_s3.leftovers import Leftovers
 from s3edge_s3.multipart import MultipartUpload
 from s3edge_s3.objects import BucketObjects
 from s3edge_s3.parts import PART_BYTES, Part, PartCutter
@@ -34,6 +36,9 @@ CLEAN_UP_S = 1.5
 
 CLEAN_UP_AFTER_OUTAGE_S = 0.6
 """The same when the store went silent and a user still waits."""
+
+_USED_ONCE = "uploads/"
+"""How keys begin that nobody puts a second time."""
 
 _log = logging.getLogger(__name__)
 
@@ -81,11 +86,13 @@ class ObjectWriter:
     Args:
         requests: To the bucket.
         faults: Makes the errors.
+        leftovers: Undoes what cannot be undone at once.
     """
 
-    def __init__(self, requests: BucketRequests, faults: Faults) -> None:
+    def __init__(self, requests: BucketRequests, faults: Faults, leftovers: Leftovers) -> None:
         self._requests = requests
         self._faults = faults
+        self._leftovers = leftovers
         self._objects = BucketObjects(requests, faults)
 
     async def write(
@@ -142,8 +149,8 @@ class ObjectWriter:
             raise
         finally:
             # Also when another put was first.
-            if upload.is_open:
-                await self._undo(upload.abort, limit_s)
+            if upload.is_open and not await _is_undone(upload.abort, limit_s):
+                self._leftovers.add(upload.abort)
 
     async def _commit(self, new: _NewObject, last: _Last) -> StoredObject:
         """Make an object appear and return what is under its key; when cancelled, take it back."""
@@ -151,6 +158,9 @@ class ObjectWriter:
             return await self._outcome(new, last)
         except anyio.get_cancelled_exc_class():
             await self._take_back(new)
+            raise
+        except NoAnswerError:
+            self._look_again(new)
             raise
 
     async def _outcome(self, new: _NewObject, last: _Last) -> StoredObject:
@@ -170,9 +180,11 @@ class ObjectWriter:
             stored = await self._settled(new)
         else:
             stored = None
-        if stored is None:
-            raise self._faults.refusal(answer)
-        return stored
+        if stored is not None:
+            return stored
+        if answer.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+            self._look_again(new)
+        raise self._faults.refusal(answer)
 
     async def _verified(self, new: _NewObject, last: _Last, answer: Answer) -> StoredObject:
         """Return the new object if the store has it, byte for byte as far as it can tell."""
@@ -204,14 +216,31 @@ class ObjectWriter:
         )
 
     async def _take_back(self, new: _NewObject) -> None:
-        await self._undo(lambda: self._objects.delete_marked(new.key, new.mark), CLEAN_UP_S)
+        """Remove the new object if it is there; if it is not, it may still be coming."""
+        was_there = False
 
-    async def _undo(self, call: Callable[[], Awaitable[None]], limit_s: float) -> None:
-        """Make a call that leaves nothing behind; what failed before it matters more than its failure."""
-        with anyio.move_on_after(limit_s, shield=True) as scope:
-            try:
-                await call()
-            except (NoAnswerError, EdgeError) as error:
-                _log.warning("parts of a put may be left in the bucket: %s", error)
-        if scope.cancelled_caught:
-            _log.warning("parts of a put may be left in the bucket: no answer in time")
+        async def remove() -> None:
+            nonlocal was_there
+            was_there = await self._objects.delete_marked(new.key, new.mark)
+
+        await _is_undone(remove, CLEAN_UP_S)
+        if not was_there:
+            self._look_again(new)
+
+    def _look_again(self, new: _NewObject) -> None:
+        """Have an object removed that appears when its put has failed already."""
+        # Another key may be put again: then what appeared late is what that put returned.
+        if new.key.startswith(_USED_ONCE):
+            self._leftovers.add(partial(self._objects.delete_marked, new.key, new.mark))
+
+
+async def _is_undone(call: Callable[[], Awaitable[None]], limit_s: float) -> bool:
+    """Make a call that removes something; what failed before it matters more than its own failure."""
+    with anyio.move_on_after(limit_s, shield=True):
+        try:
+            await call()
+        except (NoAnswerError, EdgeError) as error:
+            _log.warning("what a failed put left was not removed: %s", error)
+        else:
+            return True
+    return False

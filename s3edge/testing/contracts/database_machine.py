@@ -329,13 +329,19 @@ class _DatabaseMachine(RuleBasedStateMachine):
         return statuses
 
 
-def database_machine(open_harness: OpenHarness) -> type[RuleBasedStateMachine]:
+def database_machine(
+    open_harness: OpenHarness, max_examples: int = MAX_EXAMPLES
+) -> type[RuleBasedStateMachine]:
     """
     Return a state machine over the database that ``open_harness`` opens, once a run.
 
     Its ``TestCase`` is what a test module assigns to a name for pytest to find::
 
         TestMyDatabaseMachine = database_machine(open_my_database).TestCase
+
+    Args:
+        open_harness: Opens it.
+        max_examples: How many runs; fewer where each step is slow.
     """
 
     class DatabaseMachine(_DatabaseMachine):
@@ -343,7 +349,7 @@ def database_machine(open_harness: OpenHarness) -> type[RuleBasedStateMachine]:
 
     DatabaseMachine.open_harness = open_harness
     DatabaseMachine.TestCase.settings = settings(
-        max_examples=MAX_EXAMPLES,
+        max_examples=max_examples,
         stateful_step_count=MAX_STEPS,
         deadline=None,
         # One failure in its shortest form is enough, and comes before a test's timeout.

@@ -17,9 +17,9 @@ from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
 
-import boto3
 from attrs import define, field, frozen
 from botocore.config import Config
+from botocore.session import Session
 
 
 STOP_TIMEOUT_S = 10
@@ -46,11 +46,11 @@ class StandInBucket:
 
     @property
     def public_base_url(self) -> str:
-        """Where anybody reads its objects, by another host's name than the endpoint's."""
+        """Where anybody reads a public bucket's objects, by another host's name than the endpoint's."""
         return f"{self.endpoint.replace('127.0.0.1', 'localhost')}/{self.name}"
 
     def keys(self) -> Collection[str]:
-        """Return the key of each object, and of each unfinished upload with ``(unfinished)`` behind it."""
+        """Return the key of each object, and those of unfinished uploads, which say so."""
         objects = self._client.list_objects_v2(Bucket=self.name)
         uploads = self._client.list_multipart_uploads(Bucket=self.name)
         return [
@@ -123,7 +123,7 @@ class ObjectStoreProcess:
             message = "the stand-in of the object store did not start; is moto[server] installed?"
             raise RuntimeError(message)
         self.endpoint = f"http://127.0.0.1:{port}"
-        self._client = boto3.client(
+        self._client = Session().create_client(
             "s3",
             endpoint_url=self.endpoint,
             region_name="us-east-1",
@@ -142,11 +142,19 @@ class ObjectStoreProcess:
             # Its standard input ends, and it with that.
             process.communicate(timeout=STOP_TIMEOUT_S)
 
-    def create_bucket(self, name: str | None = None) -> StandInBucket:
-        """Return a new bucket."""
+    def create_bucket(self, name: str | None = None, *, is_public: bool = False) -> StandInBucket:
+        """
+        Return a new bucket.
+
+        Args:
+            name: By default a fresh one.
+            is_public: Whether anybody may read its objects, as behind R2's custom domain.
+        """
         self._started()
         bucket = StandInBucket(self.endpoint, name or f"bucket-{uuid4()}", self._client)
         self._client.create_bucket(Bucket=bucket.name)
+        if is_public:
+            self._client.put_bucket_acl(Bucket=bucket.name, ACL="public-read")
         return bucket
 
     def _started(self) -> subprocess.Popen[str]:

@@ -43,10 +43,9 @@ _SETTINGS: Mapping[str, str] = {
     "max_wal_senders": "0",
     # Each test logs in anew; no password here is worth the work of hashing it well.
     "scram_iterations": "1",
-    # The data is thrown away: nothing has to survive a power cut.
+    # Has to survive the server's crash, not the machine's.
     "fsync": "off",
     "full_page_writes": "off",
-    "synchronous_commit": "off",
     # Nothing runs that no test has started.
     "autovacuum": "off",
     "jit": "off",

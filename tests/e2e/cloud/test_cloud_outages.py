@@ -231,16 +231,12 @@ def test_without_a_gpu_requests_are_taken(
 
 def test_without_supabase_from_the_start(cloud: Cloud, start_edge: StartServer) -> None:
     """The server starts, says 503, and serves as soon as Supabase is there."""
-    token = cloud.token(cloud.supabase.sign_up())
-    with cloud.without("supabase", "refuse"):
-        edge = start_edge()
-        client = httpx.Client(
-            base_url=edge.url, headers={"Authorization": f"Bearer {token}"}, timeout=30
-        )
-        refused = client.get("/api/v1/me")
-        assert refused.status_code == 503
-    with client:
-        assert returns_within(lambda: client.get("/api/v1/me").status_code == 200, ANSWER_S)
+    headers = {"Authorization": f"Bearer {cloud.token(cloud.supabase.sign_up())}"}
+    with httpx.Client(headers=headers, timeout=30) as client:
+        with cloud.without("supabase", "refuse"):
+            account = start_edge().url + "/api/v1/me"
+            assert client.get(account).status_code == 503
+        assert returns_within(lambda: client.get(account).status_code == 200, ANSWER_S)
 
 
 def _readiness(client: httpx.Client) -> tuple[int, str]:
