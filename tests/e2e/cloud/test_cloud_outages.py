@@ -207,7 +207,7 @@ def test_a_crash_of_postgres_itself_is_survived(
 def test_without_a_gpu_requests_are_taken(
     cloud: Cloud, start_edge: StartServer, scene: bytes, mode: str
 ) -> None:
-    """The app is served, readiness is degraded, and what cannot be segmented is refunded."""
+    """The app is served, readiness is degraded, and each task ends well or is refunded."""
     edge = start_edge(S3EDGE_PREDICT_TIMEOUT_S="1")
     user_id = cloud.supabase.sign_up()
     with traffic_of(cloud, edge, scene, user_id) as traffic:
@@ -215,8 +215,6 @@ def test_without_a_gpu_requests_are_taken(
             for _ in range(5):
                 assert traffic.all_work()
             assert _readiness(traffic.client) == (200, "degraded")
-            # Some are given up while the server is away, each refunded.
-            cloud.wait_until(lambda: _none_open(cloud, user_id))
         assert returns_within(lambda: _readiness(traffic.client) == (200, "ok"), ANSWER_S)
         assert traffic.segment()
         task = traffic.client.get(
