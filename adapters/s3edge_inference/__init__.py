@@ -1,6 +1,18 @@
 """
-Inference for s3edge: what a predictor is, and one that needs no GPU.
+Inference for s3edge: GPU servers over HTTP, and a predictor that needs no GPU.
 
+Over HTTP (the extra ``http``):
+
+- ``http_backend``: the ``InferenceBackend`` port on one or several GPU servers. It needs to reach them
+  and their ``API_SECRET_KEY``; a server that is down or too slow is ``SERVICE_UNAVAILABLE``.
+- ``servers``: which server takes a request, and which is rested after failures; no input, no output.
+- ``inference_api``: the messages of the inference API, and what counts as an answer.
+- ``refusals``: what an answer that is no success means.
+- ``examination``: what ``s3edge doctor`` looks at.
+
+In the gateway's own processes (the extra ``inference``):
+
+- ``in_process``: the ``InferenceBackend`` port on a predictor.
 - ``predictors``: the ``Predictor`` protocol and its values; imports nothing heavy.
 - ``cpu``: ``CpuPredictor``, on scikit-image; import it in the process that computes.
 - ``colours``: the colours a prompt names, and how well pixels match them.

@@ -46,13 +46,22 @@ create table if not exists public.usage_logs (
 
 -- Users.
 
-alter table public.users_profile add column if not exists credits_granted bigint;
-
 update public.users_profile set credits = greatest(coalesce(credits, s3edge.initial_credits()), 0)
 where credits is null or credits < 0;
 
--- The books begin here: what somebody has now is what they were given.
-update public.users_profile set credits_granted = credits where credits_granted is null;
+-- The books begin here: what somebody has now is what they were given. An update would fire the
+-- project's own triggers, and every row would look edited.
+do $$
+begin
+    if not exists (
+        select from pg_catalog.pg_attribute
+        where attrelid = 'public.users_profile'::regclass and attname = 'credits_granted'
+    ) then
+        alter table public.users_profile add column credits_granted bigint;
+        alter table public.users_profile alter column credits_granted type bigint using credits;
+    end if;
+end
+$$;
 
 alter table public.users_profile
     alter column credits set default s3edge.initial_credits(),
@@ -77,11 +86,44 @@ alter table public.segmentation_results
     add column if not exists request_hash text,
     add column if not exists error_code text,
     add column if not exists error_message text,
-    add column if not exists lease_until timestamptz not null default now(),
-    add column if not exists deadline_at timestamptz not null default now() + interval '15 minutes';
+    add column if not exists lease_until timestamptz not null default now();
 
-update public.segmentation_results set deadline_at = created_at + interval '15 minutes'
-where status in ('pending', 'processing') and cost = 0;
+do $$
+begin
+    -- Only once: later, a task that is free of charge may be a new one.
+    if not exists (
+        select from pg_catalog.pg_attribute
+        where attrelid = 'public.segmentation_results'::regclass and attname = 'deadline_at'
+    ) then
+        alter table public.segmentation_results
+        add column deadline_at timestamptz not null default now() + interval '15 minutes';
+        update public.segmentation_results
+        set deadline_at = coalesce(created_at, now()) + interval '15 minutes'
+        where status in ('pending', 'processing');
+    end if;
+end
+$$;
+
+-- A user may delete a project of theirs, but not a task that was paid (see below), so the project goes
+-- without its results.
+do $$
+declare
+    v_constraint name;
+begin
+    for v_constraint in
+        select conname from pg_catalog.pg_constraint
+        where contype = 'f' and confdeltype <> 'n' and cardinality(conkey) = 1
+            and conrelid = 'public.segmentation_results'::regclass
+            and confrelid = 'public.projects'::regclass
+    loop
+        execute format(
+            'alter table public.segmentation_results drop constraint %I, add constraint %I'
+            ' foreign key (project_id) references public.projects (id) on delete set null',
+            v_constraint, v_constraint
+        );
+    end loop;
+end
+$$;
 
 alter table public.segmentation_results
     drop constraint if exists s3edge_cost_not_negative,

@@ -1,18 +1,23 @@
 -- What must hold whoever writes: the functions here, an inference server with the service-role key
 -- that updates rows by itself, or an operator.
 
--- Users: the books of a profile begin with what it is made with.
+-- Users: the books of a profile begin with what it is made with. A trigger of the project's own may
+-- make it, who need not know that the column's default is too much for somebody anonymous.
 
 create or replace function s3edge.begin_books() returns trigger
-language plpgsql set search_path = ''
+language plpgsql security definer set search_path = ''
 as $$
 begin
+    if new.credits = s3edge.initial_credits() then
+        new.credits := coalesce(s3edge.starting_credits(new.id), new.credits);
+    end if;
     new.credits_granted := new.credits;
     return new;
 end
 $$;
 
-create or replace trigger s3edge_begin_books before insert on public.users_profile
+-- Triggers of one event run in the order of their names; this one has the last word.
+create or replace trigger zz_s3edge_begin_books before insert on public.users_profile
 for each row execute function s3edge.begin_books();
 
 create or replace function s3edge.touch() returns trigger
@@ -30,12 +35,15 @@ for each row execute function s3edge.touch();
 create or replace trigger s3edge_touch before update on public.projects
 for each row execute function s3edge.touch();
 
--- Tasks: the first outcome wins, and a task that ends in error is refunded in the same step.
+-- Tasks: the first outcome wins, and a task that ends in error is refunded in the same step: what was
+-- paid, to who paid.
 
 create or replace function s3edge.keep_outcome() returns trigger
 language plpgsql set search_path = ''
 as $$
 begin
+    new.user_id := old.user_id;
+    new.cost := old.cost;
     if old.status in ('done', 'error') then
         new.status := old.status;
         new.mask_image_url := old.mask_image_url;
@@ -43,7 +51,6 @@ begin
         new.metadata := old.metadata;
         new.error_code := old.error_code;
         new.error_message := old.error_message;
-        new.cost := old.cost;
         new.updated_at := old.updated_at;
     elsif new.status is distinct from old.status then
         new.updated_at := s3edge.now();
@@ -52,7 +59,7 @@ begin
 end
 $$;
 
--- Triggers of one event run in the order of their names; this one has the last word.
+-- The last word again.
 create or replace trigger zz_s3edge_keep_outcome before update on public.segmentation_results
 for each row execute function s3edge.keep_outcome();
 
@@ -68,7 +75,7 @@ end
 $$;
 
 create or replace trigger s3edge_refund after update on public.segmentation_results
-for each row when (new.status = 'error' and old.status <> 'error' and old.cost > 0)
+for each row when (new.status = 'error' and old.status is distinct from 'error' and old.cost > 0)
 execute function s3edge.refund();
 
 -- Sign-up: whoever signs up has a profile. Supabase keeps its users in auth.users; without that table

@@ -1,7 +1,8 @@
 -- What the wrappers in `public` call. Each runs with the rights of its owner and one fixed search
 -- path. Money moves in `reserve_task` and in the trigger `s3edge_refund`, nowhere else.
 --
--- Locks are always taken in the order task, profile, log, so that no two calls wait for each other.
+-- Locks are always taken in the order task, profile, log, and several of a kind in the order of their
+-- ids, so that no two calls wait for each other.
 -- SQLSTATE PTxyz becomes HTTP status xyz in PostgREST.
 
 create or replace function s3edge.ensure_profile(p_user_id uuid) returns void
@@ -243,9 +244,15 @@ create or replace function s3edge.extend_leases(p_task_ids uuid[], p_lease_s dou
 returns void
 language sql security definer set search_path = ''
 as $$
-    update public.segmentation_results
+    with held as (
+        select t.id from public.segmentation_results t
+        where t.id = any (p_task_ids) and t.status in ('pending', 'processing')
+        order by t.id
+        for update
+    )
+    update public.segmentation_results t
     set lease_until = s3edge.now() + make_interval(secs => p_lease_s)
-    where id = any (p_task_ids) and status in ('pending', 'processing')
+    from held where t.id = held.id
 $$;
 
 -- Ends overdue tasks, at most 500 a call, and returns their ids; null means everybody's.
@@ -254,21 +261,24 @@ language plpgsql security definer set search_path = ''
 as $$
 declare
     v_now timestamptz := s3edge.now();
+    v_task_id uuid;
 begin
-    return query
-    with overdue as (
+    -- One by one, so that the refunds too are in the order of the users; a single statement's would
+    -- be in whatever order its plan yields.
+    for v_task_id in
         select t.id from public.segmentation_results t
         where t.status in ('pending', 'processing') and t.deadline_at <= v_now
             and (p_user_id is null or t.user_id = p_user_id)
         order by t.user_id, t.id
         limit 500
         for update skip locked
-    )
-    update public.segmentation_results t
-    set status = 'error', error_code = 'INFERENCE_FAILED',
-        error_message = 'The segmentation was not answered in time; its credits were returned.'
-    from overdue where t.id = overdue.id
-    returning t.id;
+    loop
+        update public.segmentation_results
+        set status = 'error', error_code = 'INFERENCE_FAILED',
+            error_message = 'The segmentation was not answered in time; its credits were returned.'
+        where id = v_task_id;
+        return next v_task_id;
+    end loop;
 end
 $$;
 

@@ -8,6 +8,13 @@ as $$
         values ('users_profile'), ('projects'), ('segmentation_results'), ('usage_logs')
     ), roles (name) as (
         values ('anon'), ('authenticated')
+    ), policies (table_name, name, command, owner_column, writes) as (
+        values
+            ('users_profile', 's3edge_read_own', 'SELECT', 'id', false),
+            ('users_profile', 's3edge_update_own', 'UPDATE', 'id', true),
+            ('projects', 's3edge_manage_own', 'ALL', 'user_id', true),
+            ('segmentation_results', 's3edge_read_own', 'SELECT', 'user_id', false),
+            ('usage_logs', 's3edge_read_own', 'SELECT', 'user_id', false)
     )
     select format('row-level security is off on %s', t.name)
     from tables t
@@ -16,11 +23,26 @@ as $$
 
     union all
 
-    select format('policy "%s" on %s is not one of s3edge''s', p.policyname, p.tablename)
+    select format('policy "%s" on %s is not as s3edge made it', p.policyname, p.tablename)
     from pg_catalog.pg_policies p
     join tables t on t.name = p.tablename
-    where p.schemaname = 'public'
-        and p.policyname not in ('s3edge_read_own', 's3edge_update_own', 's3edge_manage_own')
+    where p.schemaname = 'public' and not exists (
+        select from policies o
+        where (o.table_name, o.name, o.command) = (p.tablename, p.policyname, p.cmd)
+            and p.permissive = 'PERMISSIVE' and p.roles = '{authenticated}'
+            and p.qual = format('(( SELECT auth.uid() AS uid) = %s)', o.owner_column)
+            and p.with_check is not distinct from case when o.writes then p.qual end
+    )
+
+    union all
+
+    select format('policy "%s" on %s is missing', o.name, o.table_name)
+    from policies o
+    where not exists (
+        select from pg_catalog.pg_policies p
+        where p.schemaname = 'public'
+            and (p.tablename, p.policyname) = (o.table_name, o.name)
+    )
 
     union all
 

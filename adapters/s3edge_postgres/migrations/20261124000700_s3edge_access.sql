@@ -48,27 +48,10 @@ using ((select auth.uid()) = user_id);
 
 revoke all on s3edge.settings from public, anon, authenticated, service_role;
 
--- Columns first: a privilege on a column outlives the revocation of the table's.
-do $$
-declare
-    v_column record;
-begin
-    for v_column in
-        select table_name, column_name from information_schema.columns
-        where table_schema = 'public'
-            and table_name in ('users_profile', 'projects', 'segmentation_results', 'usage_logs')
-    loop
-        execute format(
-            'revoke all (%I) on public.%I from public, anon, authenticated',
-            v_column.column_name, v_column.table_name
-        );
-    end loop;
-end
-$$;
-
+-- Takes away the privileges on single columns too.
 revoke all on
     public.users_profile, public.projects, public.segmentation_results, public.usage_logs
-from public, anon, authenticated;
+from public, anon, authenticated, service_role;
 
 grant select on
     public.users_profile, public.projects, public.segmentation_results, public.usage_logs

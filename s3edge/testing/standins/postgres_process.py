@@ -109,7 +109,9 @@ class PostgresProcess:
 
         Raises:
             RuntimeError: The data could not be made; the message says why.
+            OSError: The log cannot be written.
         """
+        self.log.touch()
         data = self._data = Path(tempfile.mkdtemp(prefix="s3edge-postgres-"))
         _hand_over(data)
         with self._password_file() as password_file:
