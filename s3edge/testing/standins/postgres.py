@@ -207,7 +207,7 @@ class PostgresServer:
     def _copy(self, name: str, template: str) -> None:
         with self._process.connect() as connection:
             connection.execute(
-                sql.SQL("create database {} owner postgres template {}").format(
+                sql.SQL("create database {} owner postgres template {} strategy file_copy").format(
                     sql.Identifier(name), sql.Identifier(template)
                 )
             )

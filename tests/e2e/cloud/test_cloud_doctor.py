@@ -1,6 +1,6 @@
 """``s3edge doctor`` over the cloud's parts: all well, and each fault with its fix."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import pytest
 
@@ -29,28 +29,46 @@ def test_all_is_well(cloud: Cloud, unstarted_edge: ServerProcess) -> None:
     assert sorted(cloud.bucket.keys()) == before
 
 
+NOBODY = "http://127.0.0.1:1"
+
+
 @pytest.mark.parametrize(
-    ("settings", "says"),
+    "faults",
     [
-        ({"SUPABASE_URL": "http://127.0.0.1:1"}, "compare SUPABASE_URL"),
-        ({"SUPABASE_ANON_KEY": "sb_publishable_of_another_project"}, "SUPABASE_ANON_KEY"),
-        ({"SUPABASE_SERVICE_ROLE_KEY": "sb_secret_wrong"}, "SUPABASE_SERVICE_ROLE_KEY"),
-        ({"S3EDGE_TIER_CLAIM": "user_metadata.tier"}, "S3EDGE_TIER_CLAIM"),
-        ({"R2_BUCKET": "no-such-bucket"}, "R2_BUCKET"),
-        ({"R2_ENDPOINT": "http://127.0.0.1:1"}, "R2_ENDPOINT"),
-        ({"R2_PUBLIC_BASE_URL": "http://127.0.0.1:1"}, "R2_PUBLIC_BASE_URL"),
-        ({"VASTAI_BACKEND_URL": "http://127.0.0.1:1"}, "GPU server 1"),
-        ({"API_SECRET_KEY": "wrong"}, "API_SECRET_KEY"),
-        ({"S3EDGE_TOKEN": "eyJ.eyJ.x"}, "S3EDGE_TOKEN"),
+        # The setting that is wrong, its value, and what the line of its part names.
+        [
+            ("SUPABASE_URL", NOBODY, "auth: signing keys: ", "compare SUPABASE_URL"),
+            ("SUPABASE_URL", NOBODY, "database: ", "SUPABASE_URL"),
+            ("R2_ENDPOINT", NOBODY, "storage: ", "R2_ENDPOINT"),
+            ("VASTAI_BACKEND_URL", NOBODY, "backend: ", "GPU server 1"),
+        ],
+        [
+            ("S3EDGE_TIER_CLAIM", "user_metadata.tier", "auth: ", "S3EDGE_TIER_CLAIM"),
+            ("S3EDGE_TOKEN", "eyJ.eyJ.x", "auth: token: ", "S3EDGE_TOKEN"),
+            ("SUPABASE_SERVICE_ROLE_KEY", "sb_secret_wrong", "database: ", "SERVICE_ROLE_KEY"),
+            ("R2_BUCKET", "no-such-bucket", "storage: ", "R2_BUCKET"),
+            ("API_SECRET_KEY", "wrong", "backend: ", "API_SECRET_KEY"),
+        ],
+        [
+            ("SUPABASE_ANON_KEY", "sb_publishable_wrong", "database: ", "SUPABASE_ANON_KEY"),
+            ("R2_PUBLIC_BASE_URL", NOBODY, "storage: ", "R2_PUBLIC_BASE_URL"),
+        ],
+        [
+            ("SUPABASE_URL", "", "database: ", "set SUPABASE_URL"),
+            ("R2_SECRET_ACCESS_KEY", "", "storage: ", "set R2_SECRET_ACCESS_KEY"),
+            ("API_SECRET_KEY", "", "backend: ", "set API_SECRET_KEY"),
+        ],
     ],
-    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+    ids=["nobody there", "wrong", "half wrong", "missing"],
 )
 def test_each_fault_has_its_fix(
-    cloud: Cloud, unstarted_edge: ServerProcess, settings: Mapping[str, str], says: str
+    cloud: Cloud, unstarted_edge: ServerProcess, faults: Sequence[tuple[str, str, str, str]]
 ) -> None:
-    """The line names what to change, and the other parts are looked at all the same."""
-    found = failures(unstarted_edge, **settings)
-    assert any(says in line for line in found), found
+    """The line of its part names what to change, and the other parts are looked at all the same."""
+    settings = {setting: value for setting, value, _, _ in faults}
+    found = failures(unstarted_edge, S3EDGE_AUTH="supabase", S3EDGE_DATABASE="supabase", **settings)
+    for _, _, part, says in faults:
+        assert any(part in line and says in line for line in found), (part, says, found)
 
 
 def test_a_database_without_the_schema_is_told_apart(
