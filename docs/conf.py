@@ -32,7 +32,10 @@ napoleon_custom_sections = list(LISTS)
 # The build uses no network, so names outside the documented modules have no page to link to.
 nitpick_ignore_regex = [
     # The standard library's.
-    (r"py:.*", r"(collections(\.abc)?|contextlib|datetime|enum|pathlib|subprocess|typing|uuid)\..*"),
+    (
+        r"py:.*",
+        r"(collections(\.abc)?|contextlib|datetime|enum|pathlib|subprocess|typing|uuid)\..*",
+    ),
     # Other packages', and attrs' marker for a default that is made anew for each value.
     (r"py:.*", r"(attr|hypothesis|psycopg)\..*"),
     # What a test is handed, and does not build itself: the source has the docstrings.

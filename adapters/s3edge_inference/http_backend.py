@@ -1,0 +1,365 @@
+"""The ``InferenceBackend`` port on GPU servers that speak the inference API over HTTP."""
+
+import logging
+import math
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from http import HTTPStatus
+from types import TracebackType
+from typing import Self, TypeVar
+from urllib.parse import urlsplit
+
+import anyio
+from attrs import frozen
+
+from s3edge.errors import EdgeError, unavailable
+from s3edge.ports import Finding, InferenceBackend, Wiring
+from s3edge.values import (
+    BatchPrediction,
+    BatchPredictRequest,
+    ModelInfo,
+    Prediction,
+    PredictRequest,
+)
+from s3edge_aiohttp import HttpClient, NoAnswerError
+from s3edge_inference.examination import examine_server
+from s3edge_inference.inference_api import (
+    BATCH_PATH,
+    HEALTH_PATH,
+    KEY_HEADER,
+    MODEL_INFO_PATH,
+    PREDICT_PATH,
+    NotInferenceApiError,
+    batch_body,
+    predict_body,
+    read_batch,
+    read_health,
+    read_model_info,
+    read_prediction,
+)
+from s3edge_inference.refusals import refused
+from s3edge_inference.servers import Lease, ServerPool, State, Verdict
+
+
+MAX_SERVERS = 64
+
+MAX_CONNECTIONS = 1000
+"""To all servers; as many as tasks that one process may dispatch at once."""
+
+CHECK_TIMEOUT_S = 1.5
+"""Within the 2 seconds that ``/health/ready`` gives, so that its message is ours."""
+
+INFO_TIMEOUT_S = 2.0
+
+PROBE_TIMEOUT_S = 1.0
+"""With the rest after a failure it stays within the 5 seconds in which service is to be full again."""
+
+SILENCE_S = 30.0
+"""Who gives up a prediction that took so long blames the server."""
+
+_KEY = re.compile(r"[!-~]+")
+_HOST = re.compile(r"[a-z0-9._:-]+")
+_PATH = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@%/-]*")
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+
+@frozen
+class GpuServer:
+    """
+    Where a server is.
+
+    Attributes:
+        number: Its place in the setting, from 1.
+        url: Its base URL, without a trailing slash.
+    """
+
+    number: int
+    url: str
+
+    def __str__(self) -> str:
+        """Return how operators know it."""
+        return f"GPU server {self.number} ({urlsplit(self.url).netloc})"
+
+
+class HttpBackend:
+    """
+    Has images segmented by one or several servers; an asynchronous context manager.
+
+    Every prediction is one request to one server: the least busy that is not rested after failures
+    (``servers``). Nothing is repeated here; whoever calls repeats what is retryable, and a repeat may
+    go to another server. It sets no time limit of its own on a prediction, beyond connecting.
+
+    Args:
+        urls: The servers' base URLs, without trailing slashes.
+        key: What they expect in ``X-API-Key``.
+        now: Tells the time in seconds; by default the event loop's.
+    """
+
+    def __init__(
+        self, urls: Sequence[str], key: str, *, now: Callable[[], float] = anyio.current_time
+    ) -> None:
+        self._servers = [GpuServer(number, url) for number, url in enumerate(urls, 1)]
+        self._headers = {KEY_HEADER: key, "Content-Type": "application/json"}
+        self._now = now
+        self._pool = ServerPool(len(self._servers))
+        self._client = HttpClient("the GPU server", connections=MAX_CONNECTIONS)
+
+    async def __aenter__(self) -> Self:
+        """Open the pool of connections."""
+        await self._client.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close every connection."""
+        await self._client.__aexit__(kind, error, trace)
+
+    async def predict(self, request: PredictRequest) -> Prediction:
+        """Implement ``InferenceBackend``."""
+        return await self._ask_one(
+            PREDICT_PATH,
+            predict_body(request),
+            lambda body: read_prediction(body, request.task_id),
+        )
+
+    async def predict_batch(self, request: BatchPredictRequest) -> BatchPrediction:
+        """Implement ``InferenceBackend``."""
+        return await self._ask_one(
+            BATCH_PATH,
+            batch_body(request),
+            lambda body: read_batch(body, request.task_id, len(request.prompts)),
+        )
+
+    async def model_info(self) -> ModelInfo:
+        """Implement ``InferenceBackend``: what the first server says that knows."""
+        answers: dict[int, ModelInfo | EdgeError] = {}
+
+        async def ask(server: GpuServer) -> None:
+            _, answers[server.number] = await self._model_info(server, INFO_TIMEOUT_S)
+
+        async with anyio.create_task_group() as group:
+            for server in self._servers:
+                group.start_soon(ask, server)
+        in_order = [answers[server.number] for server in self._servers]
+        known = [answer for answer in in_order if isinstance(answer, ModelInfo)]
+        if not known:
+            raise next(answer for answer in in_order if isinstance(answer, EdgeError))
+        return known[0]
+
+    async def check(self) -> None:
+        """
+        Implement ``Checked``: pass as soon as one server is found that would segment.
+
+        ``/health`` needs no key, so a server that refuses every prediction looks well by it; one that
+        was rested must also answer a question that needs the key.
+        """
+        faults: list[str] = []
+        states = self._pool.states(self._now())
+        async with anyio.create_task_group() as group:
+
+            async def ask(server: GpuServer, state: State) -> None:
+                fault = await self._fault(server, state)
+                if fault is None:
+                    group.cancel_scope.cancel()
+                else:
+                    faults.append(fault)
+
+            for server, state in zip(self._servers, states, strict=True):
+                group.start_soon(ask, server, state)
+        if len(faults) == len(self._servers):
+            counted = ", ".join(f"{count} {fault}" for fault, count in Counter(faults).items())
+            raise unavailable(f"No GPU server can be used: {counted}.")
+
+    async def examine(self) -> AsyncIterator[Finding]:
+        """Implement ``Examinable``: health, model and key of each server."""
+        for server in self._servers:
+            async with aclosing(
+                examine_server(self._client, str(server), server.url, self._headers)
+            ) as findings:
+                async for finding in findings:
+                    yield finding
+
+    async def _ask_one(self, path: str, body: bytes, read: Callable[[bytes], T]) -> T:
+        """Send one request to one server, and tell the pool how the server did."""
+        lease = await self._place()
+        server = self._servers[lease.server]
+        verdict = Verdict.UNKNOWN
+        started = self._now()
+        deadline = anyio.current_effective_deadline()
+        try:
+            verdict, outcome = await self._ask(server, "POST", path, read, body=body)
+        except anyio.get_cancelled_exc_class():
+            # From inside, a timeout of the caller's and a stop of this process look the same. But a
+            # timeout comes at the caller's deadline, and a stop before it. Callers that keep their
+            # time by other means than anyio's show no deadline; then a long wait has to do.
+            timed_out = -math.inf < deadline <= anyio.current_time()
+            if timed_out or self._now() - started >= SILENCE_S:
+                verdict = Verdict.FAILED
+                _log.warning("%s did not answer a prediction in time", server)
+            raise
+        finally:
+            self._pool.give_back(lease, verdict, self._now())
+        if isinstance(outcome, EdgeError):
+            raise outcome
+        return outcome
+
+    async def _place(self) -> Lease:
+        """
+        Return a place at a server.
+
+        Raises:
+            EdgeError: ``SERVICE_UNAVAILABLE``, when all servers rest.
+        """
+        while (lease := self._pool.take(self._now())) is not None:
+            if not lease.is_trial or await self._may_be_tried(lease):
+                return lease
+        raise unavailable(
+            "No GPU server can be used now; try again.",
+            retry_after_s=max(1, math.ceil(self._pool.wait_s(self._now()))),
+        )
+
+    async def _may_be_tried(self, lease: Lease) -> bool:
+        """
+        Ask a server that was rested a small question first, so that no task waits for a silent one.
+
+        It is one that needs the key and the model, as a prediction does.
+
+        Returns:
+            Whether the trial can be sent; if not, the place was given back.
+        """
+        verdict = Verdict.UNKNOWN
+        try:
+            verdict, outcome = await self._model_info(self._servers[lease.server], PROBE_TIMEOUT_S)
+            if isinstance(outcome, ModelInfo):
+                self._pool.admit(lease, self._now())
+        finally:
+            if lease.admitted_at is None:
+                self._pool.give_back(lease, verdict, self._now())
+        return lease.admitted_at is not None
+
+    async def _fault(self, server: GpuServer, state: State) -> str | None:
+        """Return why a server would not segment, in words that go with a number; ``None`` if it would."""
+        if state is State.RESTING:
+            return "resting after failures"
+        with anyio.move_on_after(CHECK_TIMEOUT_S):
+            fault = await self._fault_of_health(server)
+            if fault is None and state is State.DUE:
+                _, known = await self._model_info(server, CHECK_TIMEOUT_S)
+                fault = None if isinstance(known, ModelInfo) else "resting after failures"
+            return fault
+        return "without an answer"
+
+    async def _fault_of_health(self, server: GpuServer) -> str | None:
+        try:
+            answer = await self._client.fetch(
+                "GET", server.url + HEALTH_PATH, timeout_s=CHECK_TIMEOUT_S
+            )
+            health = read_health(answer.body)
+        except NoAnswerError:
+            return "without an answer"
+        except NotInferenceApiError:
+            return "without a sound answer"
+        if answer.status != HTTPStatus.OK or health.status != "ok":
+            return "not well"
+        return None if health.model_loaded else "without its model loaded"
+
+    async def _model_info(
+        self, server: GpuServer, timeout_s: float
+    ) -> tuple[Verdict, ModelInfo | EdgeError]:
+        return await self._ask(server, "GET", MODEL_INFO_PATH, read_model_info, timeout_s=timeout_s)
+
+    async def _ask(
+        self,
+        server: GpuServer,
+        method: str,
+        path: str,
+        read: Callable[[bytes], T],
+        *,
+        timeout_s: float | None = None,
+        body: bytes | None = None,
+    ) -> tuple[Verdict, T | EdgeError]:
+        """Make a request; return what it says of the server, and the answer or why there is none."""
+        try:
+            answer = await self._client.fetch(
+                method, server.url + path, timeout_s=timeout_s, headers=self._headers, body=body
+            )
+        except NoAnswerError as error:
+            _log.warning("%s gave no answer: %s", server, error.reason)
+            return Verdict.FAILED, _passing_fault("The GPU server gave no answer; try again.")
+        if answer.status != HTTPStatus.OK:
+            refusal = refused(answer)
+            if refusal.advice is not None:
+                level = logging.WARNING if refusal.error.retryable else logging.ERROR
+                _log.log(level, "%s %s", server, refusal.advice)
+            return refusal.verdict, refusal.error
+        try:
+            return Verdict.WELL, read(answer.body)
+        except NotInferenceApiError as error:
+            _log.warning("%s gave an answer that is not the inference API's: %s", server, error)
+            return Verdict.FAILED, _passing_fault("The GPU server gave no sound answer; try again.")
+
+
+def _passing_fault(message: str) -> EdgeError:
+    # Soon: another server may take the next try.
+    return unavailable(message, retry_after_s=1)
+
+
+def from_url(value: str, wiring: Wiring) -> InferenceBackend:
+    """
+    Return the backend of an ``http://...`` setting: one base URL, or several by comma.
+
+    Raises:
+        ValueError: A URL is malformed, or ``API_SECRET_KEY`` is missing or cannot be sent.
+    """
+    urls = [_base_url(part.strip(), number) for number, part in enumerate(value.split(","), 1)]
+    if len(set(urls)) < len(urls):
+        raise ValueError("a GPU server is named twice; name each once")
+    if len(urls) > MAX_SERVERS:
+        message = f"there are {len(urls)} GPU servers; name {MAX_SERVERS} at the most"
+        raise ValueError(message)
+    key = wiring.vendor.get("API_SECRET_KEY", "")
+    if not key:
+        raise ValueError("GPU servers need a key; set API_SECRET_KEY to what they expect")
+    if _KEY.fullmatch(key) is None:
+        raise ValueError(
+            "API_SECRET_KEY has blanks or other characters that no header carries; set it without"
+        )
+    return HttpBackend(urls, key)
+
+
+def _base_url(text: str, number: int) -> str:
+    """Return a base URL without a trailing slash; what is wrong with it is said without showing it."""
+    url_number = f"URL {number}"
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        message = f"{url_number} is malformed; write http://host:port"
+        raise ValueError(message) from None
+    if "@" in parts.netloc:
+        message = f"{url_number} holds credentials; leave them out and set API_SECRET_KEY"
+        raise ValueError(message)
+    if "?" in text or "#" in text:
+        message = f"{url_number} has a query or a fragment; leave it out"
+        raise ValueError(message)
+    well_formed = (
+        parts.scheme in ("http", "https")
+        and parts.hostname is not None
+        and _HOST.fullmatch(parts.hostname) is not None
+        and port != 0
+        and not parts.netloc.endswith(":")
+        and _PATH.fullmatch(parts.path) is not None
+    )
+    if not well_formed:
+        message = f"{url_number} is malformed; write http://host:port"
+        raise ValueError(message)
+    return f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/")
