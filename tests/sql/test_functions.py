@@ -294,6 +294,9 @@ def test_claims_are_oldest_first_and_limited(project: Project, clock: MovableClo
         tasks.append(user.reserve()["task"]["id"])
     _complete(service, tasks[0])
     _fail(service, tasks[1])
+    # The newest has been free for longest.
+    for lease_s, task_id in enumerate(reversed(tasks)):
+        service.call("s3edge_extend_leases", p_task_ids=[UUID(task_id)], p_lease_s=lease_s)
     clock.set(60)
     for expected in (tasks[2:5], tasks[5:], []):
         rows = service.call_set("s3edge_claim_tasks", p_limit=3, p_lease_s=60)

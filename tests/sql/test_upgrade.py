@@ -324,6 +324,23 @@ def test_sign_up_works_with_two_triggers(upgraded: Project, *, anonymous: bool) 
     upgraded.assert_books()
 
 
+def test_profiles_without_a_user_stay(earlier: Project) -> None:
+    """Where nothing tied profiles to users, some may have none; from now on they go together."""
+    nobody = UUID(int=99)
+    earlier.rows("alter table public.users_profile drop constraint users_profile_id_fkey")
+    earlier.rows("insert into public.users_profile (id, credits) values (%s, 5)", nobody)
+    migrate(earlier.database)
+    user = earlier.user(nobody)
+    assert user.reserve()["credits"] == 4
+    earlier.as_auth("delete from auth.users where id = %s", RICH)
+    profiles = earlier.rows("select id from public.users_profile order by id")
+    assert [row[0] for row in profiles] == [
+        *(SPENT, UNKNOWN, IN_DEBT, WITHOUT_PROFILE, ANONYMOUS),
+        nobody,
+    ]
+    earlier.assert_books()
+
+
 def test_a_project_is_deleted_without_its_results(upgraded: Project) -> None:
     """A user deletes a project of theirs that holds paid tasks; the results stay, without it."""
     rich = upgraded.user(RICH)
