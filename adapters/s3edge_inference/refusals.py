@@ -43,7 +43,8 @@ _UNSAFE = re.compile(
     r"""//  | www\.          # addresses,
     | [?&;][^\s=]+=        # their queries, which may be signed,
     | \d+\.\d+\.\d+\.\d+   # hosts of the operator's network,
-    | [<>{}\\]             # and what is no sentence at all
+    | [<>{}\\=]            # what is no sentence,
+    | \S{21,}              # and words that are none: keys, tokens
     """,
     re.IGNORECASE | re.VERBOSE,
 )

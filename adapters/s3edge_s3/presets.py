@@ -59,6 +59,9 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _REGION = re.compile(r"[a-z0-9-]{1,32}")
 _KEY = re.compile(r"[!-~]+")
 
+_R2_SECRET = re.compile(r"[0-9a-f]{64}")
+"""The SHA-256 of a token, in hex. https://developers.cloudflare.com/r2/api/tokens/"""
+
 
 def from_r2(value: str, wiring: Wiring) -> ObjectStorage:
     """
@@ -78,9 +81,13 @@ def from_r2(value: str, wiring: Wiring) -> ObjectStorage:
         raise ValueError(
             "R2_ENDPOINT: remove the path, as in https://<account id>.r2.cloudflarestorage.com"
         )
-    credentials = Credentials(
-        read.needed_key("R2_ACCESS_KEY_ID"), read.needed_key("R2_SECRET_ACCESS_KEY")
-    )
+    key_id, secret = read.needed_key("R2_ACCESS_KEY_ID"), read.needed_key("R2_SECRET_ACCESS_KEY")
+    if _R2_SECRET.fullmatch(key_id):
+        # It would stand in every presigned URL.
+        raise ValueError(
+            "R2_ACCESS_KEY_ID holds a secret access key; exchange it with R2_SECRET_ACCESS_KEY"
+        )
+    credentials = Credentials(key_id, secret)
     public = read.text("R2_PUBLIC_BASE_URL")
     address = r2_address(
         endpoint, bucket, _base_url("R2_PUBLIC_BASE_URL", public) if public else None

@@ -26,7 +26,10 @@ COOLDOWN_S = 30.0
 RETRY_S = 1.0
 """At least this long between a fetch that failed and the next, whoever waits for it."""
 
-FETCH_TIMEOUT_S = 2.5
+STALE_RETRY_S = 10.0
+"""The same while old keys serve: nobody has to wait for what is not there."""
+
+FETCH_TIMEOUT_S = 1.5
 """Leaves time for the rest of a request that has to be answered within 5 seconds."""
 
 _log = logging.getLogger(__name__)
@@ -90,6 +93,11 @@ class JwksCache:
         return next(iter(self._keys.values())) if len(self._keys) == 1 else None
 
     def _is_stale(self) -> bool:
+        if not self._keys and self._fetched_at is not None:
+            # An empty set may be a passing fault of the issuer's, and nobody can sign in with it.
+            return _passed(self._fetched_at, RETRY_S)
+        if self._keys and not _passed(self._failed_at, STALE_RETRY_S):
+            return False
         return self._fetched_at is None or anyio.current_time() - self._fetched_at > LIFETIME_S
 
     def _may_look_up(self) -> bool:
@@ -129,7 +137,11 @@ def parse_jwks(document: bytes) -> dict[str, jwt.PyJWK]:
     Raises:
         ValueError: It is not a JWKS document.
     """
-    decoded: Any = msgspec.json.decode(document)
+    try:
+        decoded: Any = msgspec.json.decode(document)
+    except RecursionError:
+        message = "the answer is nested too deeply"
+        raise ValueError(message) from None
     entries = decoded.get("keys") if isinstance(decoded, dict) else None
     if not isinstance(entries, list):
         message = "the answer is not a JWK set"
@@ -141,6 +153,6 @@ def parse_jwks(document: bytes) -> dict[str, jwt.PyJWK]:
             continue
         try:
             keys[str(entry.get("kid", ""))] = jwt.PyJWK(entry)
-        except jwt.PyJWTError as error:
-            _log.warning("a key of the issuer's is left out: %s", error)
+        except (jwt.PyJWTError, TypeError, ValueError, AttributeError) as error:
+            _log.warning("a key of the issuer's is left out: %s", type(error).__name__)
     return keys

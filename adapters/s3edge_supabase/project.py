@@ -2,9 +2,9 @@
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 from attrs import field, frozen
@@ -12,6 +12,11 @@ from attrs import field, frozen
 
 SECRET_PREFIX = "sb_secret_"  # noqa: S105 - what every secret key begins with
 PUBLISHABLE_PREFIX = "sb_publishable_"
+
+MIN_SECRET_CHARACTERS = 32
+"""RFC 7518, section 3.2: a key of HS256 has 256 bits at least."""
+
+_URL = re.compile(r"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
 
 @frozen
@@ -79,8 +84,7 @@ def project_from_environment(
         ValueError: Names the setting and says what to do.
     """
     url = vendor.get("SUPABASE_URL", "").strip().rstrip("/")
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path or parts.query:
+    if not _URL.fullmatch(url):
         raise ValueError("set SUPABASE_URL to the project's URL, as https://<ref>.supabase.co")
     publishable = _key(vendor, "SUPABASE_ANON_KEY")
     if needs_key and not publishable:
@@ -94,9 +98,12 @@ def project_from_environment(
         raise ValueError(
             "SUPABASE_SERVICE_ROLE_KEY holds a publishable key; put the secret one there"
         )
-    return SupabaseProject(
-        url, publishable, service or None, vendor.get("SUPABASE_JWT_SECRET", "").strip() or None
-    )
+    secret = vendor.get("SUPABASE_JWT_SECRET", "").strip()
+    if 0 < len(secret) < MIN_SECRET_CHARACTERS or (secret and secret in {publishable, service}):
+        raise ValueError(
+            "SUPABASE_JWT_SECRET is not the project's legacy JWT secret; copy it from its settings"
+        )
+    return SupabaseProject(url, publishable, service or None, secret or None)
 
 
 def role_of(key: str) -> str | None:
@@ -123,7 +130,7 @@ def _claim(key: str, name: str) -> str | None:
         return None
     try:
         claims: Any = msgspec.json.decode(base64.urlsafe_b64decode(parts[1] + "=="))
-    except (binascii.Error, ValueError):
+    except (binascii.Error, ValueError, RecursionError):
         return None
     value = claims.get(name) if isinstance(claims, dict) else None
     return value if isinstance(value, str) else None

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from s3edge.errors import Code, EdgeError, invalid
-from s3edge.values import Account, Outcome, Task
+from s3edge.values import Account, Json, Outcome, Task
 from s3edge_supabase.postgrest import Postgrest, Refusal
 from s3edge_supabase.project import SupabaseProject
 from s3edge_supabase.refusals import error_of_service_call
@@ -80,8 +80,8 @@ class WithServiceKey:
         arguments = {
             "p_task_id": task_id,
             "p_mask_image_url": outcome.mask_image_url,
-            "p_labels": list(outcome.labels),
-            "p_metadata": dict(outcome.metadata),
+            "p_labels": _storable(list(outcome.labels)),
+            "p_metadata": _storable(dict(outcome.metadata)),
         }
         return await self._call("s3edge_complete_task", arguments) is True
 
@@ -90,8 +90,7 @@ class WithServiceKey:
         arguments = {
             "p_task_id": task_id,
             "p_error_code": code.value,
-            # Postgres keeps no NUL in a text.
-            "p_error_message": message.replace("\x00", ""),
+            "p_error_message": _storable(message),
         }
         return await self._call("s3edge_fail_task", arguments) is True
 
@@ -218,6 +217,17 @@ class WithoutServiceKey:
     def accounts(self) -> AsyncIterator[Account]:
         """Refuse."""
         raise _needs_key("see all accounts")
+
+
+def _storable(value: Json) -> Json:
+    """Return a value without NUL characters, which Postgres keeps in no text."""
+    if isinstance(value, str):
+        return value.replace("\x00", "")
+    if isinstance(value, list):
+        return [_storable(item) for item in value]
+    if isinstance(value, dict):
+        return {_storable(name): _storable(item) for name, item in value.items()}
+    return value
 
 
 def _needs_key(purpose: str) -> EdgeError:

@@ -16,17 +16,27 @@ _SEGMENT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 def upload_key(user_id: UUID, image_id: UUID) -> str:
     """Return the key of an uploaded image."""
-    return f"uploads/{user_id}/{image_id}"
+    return f"{upload_prefix(user_id)}{image_id}"
 
 
 def mask_key(user_id: UUID, task_id: UUID, index: int = 0) -> str:
     """Return the key of a task's mask; a batch numbers those after its first."""
-    return f"masks/{user_id}/{task_id}" + (f"-{index}" if index else "")
+    return f"{mask_prefix(user_id)}{task_id}" + (f"-{index}" if index else "")
+
+
+def upload_prefix(user_id: UUID) -> str:
+    """Return what the keys of a user's images begin with."""
+    return f"uploads/{user_id}/"
+
+
+def mask_prefix(user_id: UUID) -> str:
+    """Return what the keys of a user's masks begin with."""
+    return f"masks/{user_id}/"
 
 
 def is_upload_of(user_id: UUID, key: str) -> bool:
     """Return whether a key names an image that this user uploaded."""
-    prefix = f"uploads/{user_id}/"
+    prefix = upload_prefix(user_id)
     return key.startswith(prefix) and parse_id(key.removeprefix(prefix)) is not None
 
 

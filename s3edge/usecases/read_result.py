@@ -6,6 +6,7 @@ from attrs import evolve
 
 from s3edge.errors import Code, EdgeError
 from s3edge.ports import Database, ObjectStorage
+from s3edge.rules.keys import mask_prefix, upload_prefix
 from s3edge.values import Task, User
 
 
@@ -25,16 +26,23 @@ async def read_result(
 
 
 def with_readable_urls(task: Task, storage: ObjectStorage) -> Task:
-    """Return a task whose URLs can be read now: those kept in the database carry no signature."""
+    """
+    Return a task whose URLs can be read now: those kept in the database carry no signature.
+
+    Only what is the user's own is signed. A row may have come another way than through our checks,
+    and a signature would open whatever its URL names.
+    """
     return evolve(
         task,
-        source_image_url=_readable(task.source_image_url, storage),
+        source_image_url=_readable(task.source_image_url, storage, upload_prefix(task.user_id)),
         mask_image_url=(
-            None if task.mask_image_url is None else _readable(task.mask_image_url, storage)
+            None
+            if task.mask_image_url is None
+            else _readable(task.mask_image_url, storage, mask_prefix(task.user_id))
         ),
     )
 
 
-def _readable(url: str, storage: ObjectStorage) -> str:
+def _readable(url: str, storage: ObjectStorage, own: str) -> str:
     key = storage.key_of(url)
-    return url if key is None else storage.url_for(key)
+    return storage.url_for(key) if key is not None and key.startswith(own) else url

@@ -181,7 +181,20 @@ async def test_an_empty_set_is_told_apart_from_an_unknown_key() -> None:
     assert caught.value.code is Code.SERVICE_UNAVAILABLE
 
 
-@pytest.mark.parametrize("document", [b"", b"[]", b'{"keys": 1}', b"<html>", b'{"keys": {}}'])
+async def test_an_empty_set_is_looked_at_again_soon() -> None:
+    """It may be a passing fault, and until it is over nobody can sign in."""
+    issuer = Issuer()
+    cache = JwksCache(issuer.fetch)
+    with pytest.raises(EdgeError):
+        await cache.key("a")
+    issuer.publish("a")
+    await anyio.sleep(RETRY_S)
+    assert await cache.key("a") is not None
+
+
+@pytest.mark.parametrize(
+    "document", [b"", b"[]", b'{"keys": 1}', b"<html>", b'{"keys": {}}', b"[" * 100_000]
+)
 async def test_what_is_no_key_set_changes_nothing(document: bytes) -> None:
     """Keys that are known stay, whatever is answered instead of a set."""
     issuer = Issuer("a")
@@ -197,7 +210,8 @@ async def test_odd_keys_in_a_set_are_left_out() -> None:
     good = public_jwk("good")
     secret = {"kty": "oct", "kid": "secret", "k": "c2VjcmV0", "alg": "HS256"}
     issuer = Issuer()
-    issuer.document = msgspec.json.encode({"keys": [secret, {"kty": "XX"}, 5, good]})
+    odd = [{"kty": "XX"}, {**good, "kid": "odd", "alg": ["ES256"]}, {**good, "x": 5}, 5]
+    issuer.document = msgspec.json.encode({"keys": [secret, *odd, good]})
     cache = JwksCache(issuer.fetch)
     assert await cache.key("good") is not None
     assert await cache.key("secret") is None
@@ -207,3 +221,17 @@ async def test_a_token_without_a_key_id_needs_a_single_key() -> None:
     """With one key it is that one; with two nobody can tell."""
     assert await JwksCache(Issuer("a").fetch).key(None) is not None
     assert await JwksCache(Issuer("a", "b").fetch).key(None) is None
+
+
+async def test_old_keys_serve_without_waiting_for_a_silent_issuer() -> None:
+    """One request in ten seconds waits for the fetch; the others do not."""
+    issuer = Issuer("a")
+    cache = JwksCache(issuer.fetch)
+    await cache.key("a")
+    await anyio.sleep(LIFETIME_S + 1)
+    issuer.hold = anyio.sleep_forever
+    began = anyio.current_time()
+    for _ in range(100):
+        assert await cache.key("a") is not None
+    assert anyio.current_time() - began == pytest.approx(FETCH_TIMEOUT_S)
+    assert issuer.fetches == 2

@@ -234,3 +234,27 @@ def test_a_wrong_service_key_is_the_operators_matter(caplog: pytest.LogCaptureFi
     error = error_of_service_call(Refusal(401, "PGRST301", "Expected 3 parts in JWT; got 1", ""))
     assert error.code is Code.SERVICE_UNAVAILABLE
     assert "SUPABASE_SERVICE_ROLE_KEY" in caplog.text
+
+
+@pytest.mark.parametrize("content_range", ["0-1/\u00b2", "0-1/" + "9" * 5000, "*/-1", "", "*/*"])
+async def test_a_count_that_is_none_is_none(content_range: str) -> None:
+    """What only looks like a number is not taken for one."""
+    http = ScriptedHttp(json(200, [], **{"content-range": content_range}))
+    assert (await Postgrest(http, "https://p").rows("t", {}, counted=True)).total is None
+
+
+@pytest.mark.parametrize("status", [200, 400])
+async def test_an_answer_that_is_nested_without_end_is_garbled(status: int) -> None:
+    """It is an outage of the database's, not a fault here."""
+    body = b"[" * 100_000 + b"]" * 100_000
+    http = ScriptedHttp(Answer(status, {"content-type": "application/json"}, body))
+    with pytest.raises((EdgeError, Refusal)):
+        await Postgrest(http, "https://p").rows("t", {})
+
+
+def test_a_key_that_a_gateway_repeats_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever looks like a key or a token is left out of the log."""
+    for secret in ("sb_secret_hunter2", "eyJhbGciOi.eyJzdWIi.hunter2", "hunter2hunter2hunter2"):
+        error_of_service_call(Refusal(401, "X", f"bad key {secret}, sorry", ""))
+    assert "hunter2" not in caplog.text
+    assert "bad key" in caplog.text

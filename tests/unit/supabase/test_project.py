@@ -63,6 +63,12 @@ def test_the_addresses_follow_from_the_project() -> None:
         ({"SUPABASE_URL": ""}, "set SUPABASE_URL"),
         ({"SUPABASE_URL": "abcd.supabase.co"}, "set SUPABASE_URL"),
         ({"SUPABASE_URL": "https://abcd.supabase.co/rest/v1"}, "set SUPABASE_URL"),
+        ({"SUPABASE_URL": "https://user:hunter2@abcd.supabase.co"}, "set SUPABASE_URL"),
+        ({"SUPABASE_URL": "https://[abcd.supabase.co"}, "set SUPABASE_URL"),
+        ({"SUPABASE_URL": "https://abcd.supabase.co:port"}, "set SUPABASE_URL"),
+        ({"SUPABASE_URL": "https://abcd.supa\nbase.co"}, "set SUPABASE_URL"),
+        ({"SUPABASE_JWT_SECRET": "hunter2"}, "SUPABASE_JWT_SECRET is not"),
+        ({"SUPABASE_JWT_SECRET": ANON, "SUPABASE_ANON_KEY": ANON}, "SUPABASE_JWT_SECRET is not"),
         ({"SUPABASE_ANON_KEY": ""}, "set SUPABASE_ANON_KEY"),
         ({"SUPABASE_ANON_KEY": "sb_secret_hunter2"}, "holds a secret key"),
         ({"SUPABASE_ANON_KEY": SERVICE}, "holds a secret key"),
@@ -91,7 +97,7 @@ def test_no_key_is_in_the_representation() -> None:
     everything: dict[str, Any] = {
         **GOOD,
         "SUPABASE_SERVICE_ROLE_KEY": "sb_secret_hunter2",
-        "SUPABASE_JWT_SECRET": "hunter2",
+        "SUPABASE_JWT_SECRET": "hunter2" * 5,
     }
     shown = repr(project_from_environment(everything))
     assert "hunter2" not in shown

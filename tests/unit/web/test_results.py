@@ -10,9 +10,10 @@ import pytest
 
 from s3edge.errors import Code
 from s3edge.memory import MemoryDatabase, MemoryObjectStorage
+from s3edge.rules.keys import mask_key, unsigned, upload_key
 from s3edge.rules.paging import MAX_PAGE, Cursor, encode_cursor
 from s3edge.testing.clock import ManualClock
-from s3edge.values import Outcome, Position, Task, User
+from s3edge.values import NewTask, Outcome, Position, Task, User
 from s3edge.web.http import Response
 
 
@@ -89,7 +90,7 @@ async def test_a_result_has_everything(
 ) -> None:
     """Labels and metadata are what the model said; the mask can be read now."""
     task = await task_of(alice, PROJECT)
-    mask_url = storage.url_for("masks/x").partition("?")[0]
+    mask_url = unsigned(storage.url_for(mask_key(alice.user_id, task.id)))
     labels = ["a cat", {"box": [1, 2, 3, 4], "score": 0.5}]
     await database.complete_task(task.id, Outcome(mask_url, labels, {"confidence": 0.5}))
 
@@ -108,6 +109,33 @@ async def test_a_result_has_everything(
         "updated_at": data["updated_at"],
     }
     assert data["mask_image_url"].startswith(mask_url + "?")
+
+
+async def test_what_is_somebody_elses_is_not_signed(
+    send: Send,
+    data_of: Check,
+    database: MemoryDatabase,
+    storage: MemoryObjectStorage,
+    alice: User,
+) -> None:
+    """A row that came another way than through our checks opens nobody's images."""
+    other = uuid4()
+    image_url = unsigned(storage.url_for(upload_key(other, uuid4())))
+    own_mask_url = unsigned(storage.url_for(mask_key(alice.user_id, uuid4())))
+    for source_url, mask_url in (
+        (image_url, image_url),
+        (own_mask_url, unsigned(storage.url_for(mask_key(other, uuid4())))),
+    ):
+        reservation = await database.reserve_task(alice, NewTask(uuid4(), source_url, "a cat"))
+        await database.complete_task(reservation.task.id, Outcome(mask_url))
+        data = data_of(await send("GET", f"/api/v1/results/{reservation.task.id}"))
+        assert (data["source_image_url"], data["mask_image_url"]) == (source_url, mask_url)
+        [item] = [
+            item
+            for item in data_of(await send("GET", "/api/v1/results"))["results"]
+            if item["id"] == data["id"]
+        ]
+        assert (item["source_image_url"], item["mask_image_url"]) == (source_url, mask_url)
 
 
 async def test_a_result_that_is_not_done_has_no_mask(
