@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Mapping
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 import jwt
@@ -227,3 +227,28 @@ def test_pages_walk_every_result_once(cloud: Cloud, edge: ServerProcess, scene: 
         assert [item["id"] for item in third["results"]] == [tasks[0]]
         beyond = client.get("/api/v1/results", params={"limit": 3, "page": 50}).json()["data"]
         assert (beyond["results"], beyond["total"]) == ([], 7)
+
+
+def test_a_row_made_past_the_gateway_opens_nothing(
+    cloud: Cloud, edge: ServerProcess, scene: bytes
+) -> None:
+    """Users can call the database by themselves; what they write there is never signed or fetched."""
+    owner_id, other_id = cloud.supabase.sign_up(), cloud.supabase.sign_up()
+    with signed_in(edge, cloud.token(owner_id)) as owner:
+        uploaded = owner.post(
+            "/api/v1/upload", files={"file": ("scene.png", scene, "image/png")}
+        ).json()["data"]
+    image_url = uploaded["image_url"].partition("?")[0]
+    token = cloud.token(other_id)
+    task_id = str(uuid4())
+    reserved = httpx.post(
+        f"{cloud.supabase.url}/rest/v1/rpc/s3edge_reserve_task",
+        json={"p_task_id": task_id, "p_image_url": image_url, "p_text_prompt": "red"},
+        headers={"apikey": cloud.supabase.anon_key, "Authorization": f"Bearer {token}"},
+    )
+    assert reserved.status_code == 200, reserved.text
+    with signed_in(edge, token) as other:
+        shown = other.get(f"/api/v1/results/{task_id}").json()["data"]["source_image_url"]
+        [item] = other.get("/api/v1/results").json()["data"]["results"]
+        assert (shown, item["source_image_url"]) == (image_url, image_url)
+    assert cloud.gpu.report()["predict_calls"].get(task_id, 0) == 0

@@ -151,6 +151,7 @@ def test_botocore_finds_the_key(tmp_path: Path) -> None:
         ({"R2_SECRET_ACCESS_KEY": ""}, "R2_SECRET_ACCESS_KEY"),
         ({"R2_SECRET_ACCESS_KEY": f"{SECRET}\n{SECRET}"}, "R2_SECRET_ACCESS_KEY"),
         ({"R2_ACCESS_KEY_ID": "ключ"}, "R2_ACCESS_KEY_ID"),
+        ({"R2_ACCESS_KEY_ID": "0123456789abcdef" * 4}, "exchange it with R2_SECRET_ACCESS_KEY"),
         ({"R2_BUCKET": "My_Bucket"}, "R2_BUCKET"),
         ({"R2_BUCKET": "a/../b"}, "R2_BUCKET"),
         ({"R2_BUCKET": "a..b"}, "R2_BUCKET"),
