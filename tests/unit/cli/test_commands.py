@@ -13,6 +13,9 @@ import pytest
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
+SERVE = ("serve", "--port", "0")
+"""On a free port: somebody may use the default one while the tests run."""
+
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
@@ -113,8 +116,8 @@ def test_doctor_looks_at_a_token(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "settings", "says"),
     [
-        (("serve",), {"S3EDGE_DATABASE": "mysql://x"}, "no adapter for 'mysql'; installed: memory"),
-        (("serve",), {"S3EDGE_COST": "2"}, "S3EDGE_COST: there is no such setting"),
+        (SERVE, {"S3EDGE_DATABASE": "mysql://x"}, "no adapter for 'mysql'; installed: memory"),
+        (SERVE, {"S3EDGE_COST": "2"}, "S3EDGE_COST: there is no such setting"),
         (("serve", "--port", "http"), {}, "'http' is not a valid integer"),
         (("token", "--user", "me"), {}, "'me' is not a valid UUID"),
         (("credits", "grant", str(uuid4()), "0"), {}, "0 is not in the range"),
