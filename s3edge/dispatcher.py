@@ -25,10 +25,10 @@ from s3edge.values import Task
 QUEUE_LIMIT = 1000
 """How many tasks one process holds at the most, waiting and running; the rest waits in the database."""
 
-UNDO_WINDOW_S = 10.0
+UNDO_WINDOW_S = 30.0
 """
-How long after an unanswered reservation its task may still appear: longer than a database goes on with
-a statement that nobody waits for (8 seconds at Supabase).
+How long after an unanswered reservation its task may still appear: longer than Supabase goes on with
+what nobody waits for (10 seconds until there is a connection, 8 for the statement).
 """
 
 _log = logging.getLogger(__name__)
