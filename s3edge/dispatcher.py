@@ -42,21 +42,24 @@ class Dispatcher:
         database: Keeps the tasks and their leases.
         signals: Told of every task that ended.
         dispatch: Runs one task to its end.
-        concurrency: How many tasks run at once.
+        concurrency: How many tasks run at once; 0 where a queue hands them to workers, so that only
+            the overdue are left to see to.
     """
 
     def __init__(
         self,
         database: Database,
         signals: TaskSignals,
-        dispatch: Callable[[Task], Awaitable[bool]],
+        dispatch: Callable[[Task], Awaitable[object]],
         concurrency: int,
     ) -> None:
         self._database = database
         self._signals = signals
         self._dispatch = dispatch
         self._concurrency = concurrency
-        self._held: set[UUID] = set()
+        # The attempt that is held of each task.
+        self._held: dict[UUID, int] = {}
+        self._backlog = 0
         self._disowned: dict[UUID, float] = {}
         self._send: MemoryObjectSendStream[Task]
         self._receive: MemoryObjectReceiveStream[Task]
@@ -74,10 +77,15 @@ class Dispatcher:
         Returns:
             Whether there was room. If not, nothing is lost: its lease runs out, and it is recovered.
         """
-        if self._draining or len(self._held) >= QUEUE_LIMIT or task.id in self._held:
+        # An earlier attempt may still run here, when this process stood still: it is superseded.
+        is_held = self._held.get(task.id, 0) >= task.attempt
+        if self._draining or is_held or len(self._held) >= QUEUE_LIMIT:
             return False
-        self._held.add(task.id)
-        self._send.send_nowait(task)
+        try:
+            self._send.send_nowait(task)
+        except anyio.WouldBlock:
+            return False
+        self._held[task.id] = task.attempt
         return True
 
     def disown(self, task_id: UUID) -> None:
@@ -89,6 +97,11 @@ class Dispatcher:
     def held(self) -> int:
         """How many tasks this process holds."""
         return len(self._held)
+
+    @property
+    def backlog(self) -> int:
+        """How many tasks had not ended, of all processes, when this one last looked."""
+        return self._backlog
 
     def start(self, group: TaskGroup) -> None:
         """Begin to work, in a task group that the caller owns."""
@@ -111,7 +124,7 @@ class Dispatcher:
             await self._undo()
         self._send.close()
         self._receive.close()
-        await self._let_go(list(self._held))
+        await self._let_go(dict(self._held))
 
     async def _work(self) -> None:
         with self._receive.clone() as tasks:
@@ -122,7 +135,7 @@ class Dispatcher:
                     # The task stays held, for ``release``; ``drain`` need not wait for anybody.
                     self._idle.set()
                     raise
-                self._held.discard(task.id)
+                self._forget(task)
                 if self._more_waits and len(self._held) <= self._concurrency:
                     self._hungry.set()
                 if self._draining and not self._held:
@@ -151,6 +164,7 @@ class Dispatcher:
             return
         room = max(0, min(QUEUE_LIMIT, 2 * self._concurrency) - len(self._held))
         try:
+            self._backlog = await self._database.backlog()
             found = await recover_tasks(room, LEASE_S, database=self._database)
         except EdgeError as error:
             _log.warning("recovery has to wait: %s", error)
@@ -162,10 +176,10 @@ class Dispatcher:
             _log.warning("task %s was overdue; it ends in error and is refunded", task_id)
             self._signals.ended(task_id)
         for task in found.claimed:
-            _log.info("task %s was held by nobody; it is dispatched again", task.id)
+            _log.info("task %s was held by nobody; attempt %d begins", task.id, task.attempt)
             self.submit(task)
         # A full answer means that more wait: come back when these are nearly done.
-        self._more_waits = len(found.claimed) == room
+        self._more_waits = 0 < len(found.claimed) == room
 
     async def _undo(self) -> bool:
         """Take back what was disowned; return whether the database answered."""
@@ -186,25 +200,30 @@ class Dispatcher:
         while True:
             await anyio.sleep(HEARTBEAT_S)
             if self._held:
-                await self._extend(list(self._held), LEASE_S)
+                await self._extend(dict(self._held), LEASE_S)
+
+    def _forget(self, task: Task) -> None:
+        if self._held.get(task.id) == task.attempt:
+            del self._held[task.id]
 
     async def _let_go_of_waiting(self) -> None:
-        waiting: list[UUID] = []
+        waiting: dict[UUID, int] = {}
         while self._receive.statistics().current_buffer_used:
-            waiting.append(self._receive.receive_nowait().id)
-        self._held.difference_update(waiting)
+            task = self._receive.receive_nowait()
+            waiting[task.id] = task.attempt
+            self._forget(task)
         await self._let_go(waiting)
 
-    async def _let_go(self, task_ids: list[UUID]) -> None:
-        if task_ids:
+    async def _let_go(self, held: dict[UUID, int]) -> None:
+        if held:
             with anyio.move_on_after(HEARTBEAT_S, shield=True):
-                await self._extend(task_ids, 0)
+                await self._extend(held, 0)
 
-    async def _extend(self, task_ids: list[UUID], lease_s: float) -> None:
+    async def _extend(self, held: dict[UUID, int], lease_s: float) -> None:
         try:
-            await self._database.extend_leases(task_ids, lease_s)
+            await self._database.extend_leases(held, lease_s)
         except EdgeError as error:
             # The leases run out by themselves; a task dispatched twice runs and is charged once.
-            _log.warning("leases of %d tasks could not be changed: %s", len(task_ids), error)
+            _log.warning("leases of %d tasks could not be changed: %s", len(held), error)
         except Exception:  # noqa: BLE001 - logged with its trace; as above
-            _log.exception("leases of %d tasks could not be changed", len(task_ids))
+            _log.exception("leases of %d tasks could not be changed", len(held))

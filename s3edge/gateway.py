@@ -11,7 +11,10 @@ import anyio
 from attrs import define, field, frozen
 
 from s3edge.dispatcher import Dispatcher
+from s3edge.errors import unavailable
 from s3edge.ports import (
+    INLINE,
+    AnnouncesEnds,
     Authenticator,
     Clock,
     Database,
@@ -29,6 +32,9 @@ from s3edge.values import Task
 
 SHUTDOWN_GRACE_S = 10.0
 """How long running tasks may take to end when the process is asked to stop."""
+
+BACKLOG_RETRY_AFTER_S = 10
+"""When a client that was refused for the backlog may come back; each gateway looks every 5 seconds."""
 
 _log = logging.getLogger(__name__)
 
@@ -60,6 +66,9 @@ class GatewayOptions:
         image_hosts: Further hosts (``name`` or ``name:port``) whose images may be segmented.
         predict_timeout_s: How long one attempt of the model may take, in seconds.
         dispatch_concurrency: How many tasks one process has at the backend at once.
+        dispatch: Who dispatches tasks: ``inline``, the gateway itself; or else a queue's workers, whom
+            the database tells.
+        max_backlog: How many tasks may wait or run, in all, before new ones are refused.
         grace_s: How long running tasks may take when the gateway stops, in seconds.
     """
 
@@ -68,6 +77,8 @@ class GatewayOptions:
     image_hosts: Collection[str] = frozenset()
     predict_timeout_s: float = 120.0
     dispatch_concurrency: int = 64
+    dispatch: str = INLINE
+    max_backlog: int = 10_000
     grace_s: float = SHUTDOWN_GRACE_S
 
 
@@ -107,10 +118,41 @@ class Gateway:
         """The ports' implementations; those that hold resources are opened with the gateway."""
         return (self.database, self.storage, self.backend, self.rate_limiter, self.authenticator)
 
+    @property
+    def is_inline(self) -> bool:
+        """Whether this process dispatches tasks by itself."""
+        return self.options.dispatch == INLINE
+
+    @property
+    def concurrency(self) -> int:
+        """How many tasks one process has at the backend at once."""
+        allowed = self.options.dispatch_concurrency
+        return (
+            min(allowed, self.backend.capacity)
+            if isinstance(self.backend, HasCapacity)
+            else allowed
+        )
+
     def submit(self, task: Task) -> None:
-        """Have a freshly reserved task dispatched in the background."""
+        """Have a freshly reserved task dispatched in the background; a queue has it already."""
+        if not self.is_inline:
+            return
         if self._dispatcher is None or not self._dispatcher.submit(task):
             _log.warning("task %s waits for recovery: no room to dispatch it now", task.id)
+
+    def check_backlog(self) -> None:
+        """
+        Refuse a new task while too many wait.
+
+        Raises:
+            EdgeError: ``SERVICE_UNAVAILABLE``.
+        """
+        waiting = 0 if self._dispatcher is None else self._dispatcher.backlog
+        if waiting >= self.options.max_backlog:
+            raise unavailable(
+                "Too many segmentations wait; try again in a while.",
+                retry_after_s=BACKLOG_RETRY_AFTER_S,
+            )
 
     def disown(self, task_id: UUID) -> None:
         """Have a task taken back whose reservation was not answered, should it exist."""
@@ -130,12 +172,17 @@ class Gateway:
         """
         async with opened(self.parts):
             dispatcher = Dispatcher(
-                self.database, self.signals, self._dispatch, self._concurrency()
+                self.database,
+                self.signals,
+                self.dispatch,
+                self.concurrency if self.is_inline else 0,
             )
             self._dispatcher = dispatcher
             try:
                 async with anyio.create_task_group() as group:
                     dispatcher.start(group)
+                    if isinstance(self.database, AnnouncesEnds):
+                        group.start_soon(self._hear, self.database)
                     try:
                         yield self
                     finally:
@@ -148,15 +195,22 @@ class Gateway:
                 with anyio.CancelScope(shield=True):
                     await dispatcher.release()
 
-    def _concurrency(self) -> int:
-        allowed = self.options.dispatch_concurrency
-        return (
-            min(allowed, self.backend.capacity)
-            if isinstance(self.backend, HasCapacity)
-            else allowed
-        )
+    async def _hear(self, database: AnnouncesEnds) -> None:
+        self.signals.hears_all = True
+        try:
+            await database.announce_ends(self.signals)
+        except Exception:  # noqa: BLE001 - logged with its trace; waiters look by themselves again
+            _log.exception("ends of tasks are not announced any more")
+        finally:
+            self.signals.hears_all = False
 
-    async def _dispatch(self, task: Task) -> bool:
+    async def dispatch(self, task: Task) -> bool:
+        """
+        Run one task, which the caller holds, to its end; return whether this call ended it.
+
+        Raises:
+            EdgeError: ``SERVICE_UNAVAILABLE``; how it ended could not be written down.
+        """
         return await dispatch_task(
             task,
             database=self.database,

@@ -6,12 +6,21 @@ contract test in ``s3edge.testing`` that checks it. Vendor errors never cross a 
 turn them into an ``EdgeError``, ``SERVICE_UNAVAILABLE`` when they are down or too slow.
 """
 
-from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Mapping,
+    Sequence,
+)
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 from uuid import UUID
 
+from anyio import Event
 from attrs import field, frozen
 
 from s3edge.errors import Code
@@ -34,6 +43,10 @@ from s3edge.values import (
     Task,
     User,
 )
+
+
+INLINE = "inline"
+"""The gateway dispatches tasks by itself; anything else is the scheme of a ``TaskQueue``."""
 
 
 class Checked(Protocol):
@@ -188,6 +201,10 @@ class Database(Checked, Protocol):
 
     Money moves in two places only: ``reserve_task`` takes it, the step that ends a task in ``error``
     gives it back. Each is one transaction.
+
+    Whoever leases a task gets its next attempt, a fencing token: 1 by the reservation, one more by each
+    claim. Calls that name an attempt change nothing when a later one has begun, so that a holder that
+    was thought dead can do no harm. ``None`` speaks for the task, whoever holds it.
     """
 
     async def profile(self, user: User) -> Profile:
@@ -219,7 +236,7 @@ class Database(Checked, Protocol):
             Free the key when the balance did not cover it (``test_a_refusal_frees_the_key``).
             Refuse a project that is not the user's, where projects are known
             (``test_a_foreign_project_is_refused``).
-            Lease the new task to the caller for ``rules.lifecycle.LEASE_S``
+            Lease the new task to the caller for ``rules.lifecycle.LEASE_S``, as its first attempt
             (``test_a_fresh_task_is_leased``).
 
         Raises:
@@ -250,31 +267,40 @@ class Database(Checked, Protocol):
             skipping a row (``test_positions_walk_every_row_once``).
         """
 
-    async def start_task(self, task_id: UUID) -> bool:
+    async def start_task(self, task_id: UUID, *, attempt: int | None = None) -> bool:
         """
         Say that a task is being worked on.
 
         Implementations must:
             Move ``pending`` to ``processing`` and say yes; say yes again for ``processing``, no for an
             ended or unknown task (``test_a_task_starts_until_it_ended``).
+            Say no to an attempt that is not the latest (``test_an_older_attempt_changes_nothing``).
         """
 
-    async def complete_task(self, task_id: UUID, outcome: Outcome) -> bool:
+    async def complete_task(
+        self, task_id: UUID, outcome: Outcome, *, attempt: int | None = None
+    ) -> bool:
         """
         End a task well.
 
         Implementations must:
             Change a task that has not ended, and say so (``test_a_completed_task_has_its_result``).
             Change nothing of an ended one, and say so (``test_the_first_outcome_wins``).
+            Change nothing for an attempt that is not the latest, and say so
+            (``test_an_older_attempt_changes_nothing``).
         """
 
-    async def fail_task(self, task_id: UUID, code: Code, message: str) -> bool:
+    async def fail_task(
+        self, task_id: UUID, code: Code, message: str, *, attempt: int | None = None
+    ) -> bool:
         """
         End a task in ``error`` and refund it, both or neither.
 
         Implementations must:
             Refund once, with a usage row of its own (``test_a_failed_task_is_refunded_once``).
             Change nothing of an ended one, and say so (``test_the_first_outcome_wins``).
+            Change nothing for an attempt that is not the latest, and say so
+            (``test_an_older_attempt_changes_nothing``).
         """
 
     async def claim_tasks(self, limit: int, lease_s: float) -> Sequence[Task]:
@@ -286,15 +312,30 @@ class Database(Checked, Protocol):
             Give one task to one of several concurrent callers (``test_a_task_is_claimed_once``).
             Offer it again when that lease runs out, the oldest first
             (``test_a_lapsed_lease_is_claimed_again``).
+            Count each claim as the task's next attempt (``test_an_older_attempt_changes_nothing``).
         """
 
-    async def extend_leases(self, task_ids: Sequence[UUID], lease_s: float) -> None:
+    async def extend_leases(self, held: Mapping[UUID, int], lease_s: float) -> None:
         """
         Hold tasks for ``lease_s`` seconds from now; 0 lets go of them.
+
+        Args:
+            held: The tasks, each with the attempt that the caller holds.
+            lease_s: From now, in seconds.
 
         Implementations must:
             Keep them from being claimed until then (``test_an_extended_lease_holds``), or free them
             at once (``test_a_released_task_is_claimed_at_once``).
+            Leave those alone whose later attempt somebody else holds
+            (``test_an_older_attempt_changes_nothing``).
+        """
+
+    async def backlog(self) -> int:
+        """
+        Return how many tasks have not ended, ``rules.lifecycle.COUNTED_BACKLOG`` at the most.
+
+        Implementations must:
+            Count those that wait and those that run (``test_the_backlog_is_counted``).
         """
 
     async def settle_overdue(self) -> Sequence[UUID]:
@@ -363,6 +404,38 @@ class InferenceBackend(Checked, Protocol):
         """
 
 
+class TaskQueue(Checked, Protocol):
+    """
+    Hands tasks to workers, and forgets none.
+
+    The database puts a task into it in the reservation's own transaction; whoever opens the database
+    with this queue's scheme as ``Wiring.dispatch`` has it do so.
+    """
+
+    async def work(
+        self,
+        run: Callable[[Task], Awaitable[object]],
+        *,
+        concurrency: int,
+        grace_s: float,
+        stop: Event,
+    ) -> None:
+        """
+        Run queued tasks until told to stop, through faults of the database.
+
+        Each task is leased as its next attempt before it is handed out. One whose ``run`` raises is
+        handed out again after a while, here or elsewhere, until it has ended; so is one whose worker
+        died.
+
+        Args:
+            run: Runs one task to its end; raises when the end could not be written down.
+            concurrency: How many run at once.
+            grace_s: How long running tasks may take once ``stop`` is set, in seconds; those that take
+                longer are cancelled and given back.
+            stop: Told when to stop.
+        """
+
+
 @runtime_checkable
 class HasCapacity(Protocol):
     """A backend that runs no more than so many tasks at once, whatever it is given."""
@@ -387,6 +460,30 @@ class RateLimiter(Checked, Protocol):
 
         Raises:
             EdgeError: ``SERVICE_UNAVAILABLE`` when the store is down.
+        """
+
+
+class EndNews(Protocol):
+    """Where a database tells which tasks have ended."""
+
+    def ended(self, task_id: UUID) -> None:
+        """Pass it on to whoever waits for the task."""
+
+    def awaited(self) -> Collection[UUID]:
+        """Return the tasks that somebody waits for now."""
+
+
+@runtime_checkable
+class AnnouncesEnds(Protocol):
+    """A database that hears of ends by itself, so that nobody has to ask again and again."""
+
+    async def announce_ends(self, news: EndNews) -> None:
+        """
+        Tell of awaited tasks that have ended, whoever ended them, until cancelled.
+
+        Implementations must:
+            Tell within about a second, also when the connection that brings the news breaks: what was
+            missed meanwhile is made up for.
         """
 
 
@@ -418,7 +515,9 @@ class Wiring:
         segment_cost: What a segmentation costs, in credits.
         task_deadline_s: When an unanswered task ends in ``error``, in seconds.
         tier_claim: Path of the tier in a token's claims.
+        dispatch: Who dispatches tasks: ``inline``, or the scheme of a queue.
         storage: The object storage, for parts that are built after it; else ``None``.
+        database: The database, likewise.
         vendor: The rest of the environment: settings under vendors' own names; holds secrets.
     """
 
@@ -430,5 +529,7 @@ class Wiring:
     segment_cost: int
     task_deadline_s: int
     tier_claim: str
+    dispatch: str = INLINE
     storage: ObjectStorage | None = None
+    database: Database | None = None
     vendor: Mapping[str, str] = field(factory=dict, repr=False)

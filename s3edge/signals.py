@@ -1,6 +1,6 @@
 """Wakes those who wait for a task's end, within one process."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from uuid import UUID
 
@@ -11,18 +11,27 @@ class TaskSignals:
     """
     Tells waiters that a task has ended.
 
-    An end that another process wrote is not heard here, so waiters also look by themselves now and
-    then; a source of such news only has to call ``ended``. All calls are made on one event loop.
+    It implements ``EndNews``: where the database announces ends, those of other processes are heard here
+    too. Elsewhere waiters also have to look by themselves now and then. All calls are made on one event
+    loop.
+
+    Attributes:
+        hears_all: Whether every end is told here, whoever wrote it.
     """
 
     def __init__(self) -> None:
         self._watches: dict[UUID, set[TaskWatch]] = {}
         self._closed = False
+        self.hears_all = False
 
     def ended(self, task_id: UUID) -> None:
         """Wake everybody who watches this task."""
         for watch in self._watches.get(task_id, ()):
             watch.wake()
+
+    def awaited(self) -> Collection[UUID]:
+        """Return the tasks that somebody watches."""
+        return tuple(self._watches)
 
     @contextmanager
     def watch(self, task_id: UUID) -> Iterator["TaskWatch"]:

@@ -118,6 +118,7 @@ class Task:
         metadata: What the model said of the run.
         error_code: Why it ended in ``error``; else ``None``.
         error_message: The same, for people; else ``None``.
+        attempt: How often it was leased; the number of the latest lease.
     """
 
     id: UUID
@@ -134,6 +135,7 @@ class Task:
     metadata: Mapping[str, Json] = Factory(dict)
     error_code: str | None = None
     error_message: str | None = None
+    attempt: int = 1
 
 
 @frozen

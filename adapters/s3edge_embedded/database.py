@@ -2,7 +2,7 @@
 
 import functools
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +14,7 @@ import msgspec
 
 from s3edge.errors import Code
 from s3edge.ports import Clock, Database, Wiring
-from s3edge.rules.lifecycle import LEASE_S, OVERDUE_MESSAGE
+from s3edge.rules.lifecycle import COUNTED_BACKLOG, LEASE_S, OVERDUE_MESSAGE
 from s3edge.rules.money import insufficient_credits, key_reused
 from s3edge.values import (
     Account,
@@ -39,6 +39,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 _OPEN = "status in ('pending', 'processing')"
+
+_HELD = "id = ? and attempt = coalesce(?, attempt)"
+"""A task, by its id and the attempt that the caller holds; without one, whoever holds it."""
 
 
 class SqliteDatabase:
@@ -129,21 +132,23 @@ class SqliteDatabase:
         """Implement ``Database``."""
         return await self._file.read(lambda db: _results(db, user.user_id, query))
 
-    async def start_task(self, task_id: UUID) -> bool:
+    async def start_task(self, task_id: UUID, *, attempt: int | None = None) -> bool:
         """Implement ``Database``."""
         now = self._now()
 
         def start(db: sqlite3.Connection) -> bool:
             changed = db.execute(
                 "update segmentation_results set status = 'processing', updated_at = ?"
-                " where id = ? and status = 'pending'",
-                (now, str(task_id)),
+                f" where {_HELD} and status = 'pending'",
+                (now, str(task_id), attempt),
             ).rowcount
-            return changed == 1 or _is_processing(db, task_id)
+            return changed == 1 or _is_processing(db, task_id, attempt)
 
         return await self._file.write(start)
 
-    async def complete_task(self, task_id: UUID, outcome: Outcome) -> bool:
+    async def complete_task(
+        self, task_id: UUID, outcome: Outcome, *, attempt: int | None = None
+    ) -> bool:
         """Implement ``Database``."""
         now = self._now()
         labels = msgspec.json.encode(list(outcome.labels)).decode()
@@ -152,17 +157,21 @@ class SqliteDatabase:
             lambda db: (
                 db.execute(
                     "update segmentation_results set status = 'done', mask_image_url = ?,"
-                    f" labels = ?, metadata = ?, updated_at = ? where id = ? and {_OPEN}",
-                    (outcome.mask_image_url, labels, metadata, now, str(task_id)),
+                    f" labels = ?, metadata = ?, updated_at = ? where {_HELD} and {_OPEN}",
+                    (outcome.mask_image_url, labels, metadata, now, str(task_id), attempt),
                 ).rowcount
                 == 1
             )
         )
 
-    async def fail_task(self, task_id: UUID, code: Code, message: str) -> bool:
+    async def fail_task(
+        self, task_id: UUID, code: Code, message: str, *, attempt: int | None = None
+    ) -> bool:
         """Implement ``Database``."""
         now = self._now()
-        return await self._file.write(lambda db: _fail(db, str(task_id), code, message, now))
+        return await self._file.write(
+            lambda db: _fail(db, str(task_id), attempt, code, message, now)
+        )
 
     async def claim_tasks(self, limit: int, lease_s: float) -> Sequence[Task]:
         """Implement ``Database``."""
@@ -178,20 +187,36 @@ class SqliteDatabase:
             return []
 
         def claim(db: sqlite3.Connection) -> list[Task]:
-            rows = db.execute(
-                f"select * from segmentation_results where {free} order by created_at, id limit ?",
-                (now, limit),
+            claimed = db.execute(
+                "update segmentation_results set lease_until = ?, attempt = attempt + 1 where id in"
+                f" (select id from segmentation_results where {free} order by created_at, id limit ?)"
+                " returning *",
+                (now + _microseconds(lease_s), now, limit),
             ).fetchall()
-            _lease(db, [row["id"] for row in rows], now + _microseconds(lease_s))
-            return [_task(row) for row in rows]
+            # What RETURNING yields has no order: https://www.sqlite.org/lang_returning.html
+            return sorted(map(_task, claimed), key=lambda task: (task.created_at, task.id.bytes))
 
         return await self._file.write(claim)
 
-    async def extend_leases(self, task_ids: Sequence[UUID], lease_s: float) -> None:
+    async def extend_leases(self, held: Mapping[UUID, int], lease_s: float) -> None:
         """Implement ``Database``."""
         until = self._now() + _microseconds(lease_s)
-        ids = [str(task_id) for task_id in task_ids]
-        await self._file.write(lambda db: _lease(db, ids, until))
+        leases = [(until, str(task_id), attempt) for task_id, attempt in held.items()]
+        await self._file.write(
+            lambda db: db.executemany(
+                f"update segmentation_results set lease_until = ? where {_HELD} and {_OPEN}", leases
+            )
+        )
+
+    async def backlog(self) -> int:
+        """Implement ``Database``."""
+        count = await self._file.read(
+            lambda db: db.execute(
+                f"select count(*) from (select 1 from segmentation_results where {_OPEN} limit ?)",
+                (COUNTED_BACKLOG,),
+            ).fetchone()
+        )
+        return int(count[0])
 
     async def settle_overdue(self) -> Sequence[UUID]:
         """Implement ``Database``."""
@@ -204,7 +229,7 @@ class SqliteDatabase:
         def settle(db: sqlite3.Connection) -> list[UUID]:
             ids = [str(row["id"]) for row in db.execute(overdue, (now,))]
             for task_id in ids:
-                _fail(db, task_id, Code.INFERENCE_FAILED, OVERDUE_MESSAGE, now)
+                _fail(db, task_id, None, Code.INFERENCE_FAILED, OVERDUE_MESSAGE, now)
             return [UUID(task_id) for task_id in ids]
 
         return await self._file.write(settle)
@@ -324,26 +349,21 @@ def _first_of_key(db: sqlite3.Connection, user_id: UUID, key: str | None) -> sql
     return row
 
 
-def _is_processing(db: sqlite3.Connection, task_id: UUID) -> bool:
+def _is_processing(db: sqlite3.Connection, task_id: UUID, attempt: int | None) -> bool:
     row = db.execute(
-        "select status from segmentation_results where id = ?", (str(task_id),)
+        f"select status from segmentation_results where {_HELD}", (str(task_id), attempt)
     ).fetchone()
     return row is not None and row["status"] == TaskStatus.PROCESSING
 
 
-def _lease(db: sqlite3.Connection, task_ids: Sequence[str], until: int) -> None:
-    db.executemany(
-        f"update segmentation_results set lease_until = ? where id = ? and {_OPEN}",
-        [(until, task_id) for task_id in task_ids],
-    )
-
-
-def _fail(db: sqlite3.Connection, task_id: str, code: Code, message: str, now: int) -> bool:
+def _fail(
+    db: sqlite3.Connection, task_id: str, attempt: int | None, code: Code, message: str, now: int
+) -> bool:
     """End a task in ``error`` and give its credits back, unless it has ended."""
     row = db.execute(
         "update segmentation_results set status = 'error', error_code = ?, error_message = ?,"
-        f" updated_at = ? where id = ? and {_OPEN} returning user_id, cost",
-        (code.value, message, now, task_id),
+        f" updated_at = ? where {_HELD} and {_OPEN} returning user_id, cost",
+        (code.value, message, now, task_id, attempt),
     ).fetchone()
     if row is None:
         return False
@@ -448,4 +468,5 @@ def _task(row: sqlite3.Row) -> Task:
         metadata=msgspec.json.decode(row["metadata"]),
         error_code=row["error_code"],
         error_message=row["error_message"],
+        attempt=row["attempt"],
     )

@@ -1,7 +1,7 @@
 """The ``Database`` port over a Supabase project's REST endpoint."""
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC
 from types import TracebackType
 from typing import Any, Self
@@ -41,8 +41,8 @@ from s3edge_supabase.rows import (
 from s3edge_supabase.service import ServiceSide, WithoutServiceKey, WithServiceKey
 
 
-SCHEMA_VERSION = 1
-"""What the project's ``s3edge_schema_version`` must return."""
+SCHEMA_VERSION = 2
+"""What the project's ``s3edge_schema_version`` must return at least."""
 
 WITHOUT_SERVICE_KEY = (
     "SUPABASE_SERVICE_ROLE_KEY is not set: only the inference server writes outcomes; a task that"
@@ -143,25 +143,33 @@ class SupabaseDatabase:
             total=found.total,
         )
 
-    async def start_task(self, task_id: UUID) -> bool:
+    async def start_task(self, task_id: UUID, *, attempt: int | None = None) -> bool:
         """Implement ``Database``."""
-        return await self._service.start_task(task_id)
+        return await self._service.start_task(task_id, attempt=attempt)
 
-    async def complete_task(self, task_id: UUID, outcome: Outcome) -> bool:
+    async def complete_task(
+        self, task_id: UUID, outcome: Outcome, *, attempt: int | None = None
+    ) -> bool:
         """Implement ``Database``."""
-        return await self._service.complete_task(task_id, outcome)
+        return await self._service.complete_task(task_id, outcome, attempt=attempt)
 
-    async def fail_task(self, task_id: UUID, code: Code, message: str) -> bool:
+    async def fail_task(
+        self, task_id: UUID, code: Code, message: str, *, attempt: int | None = None
+    ) -> bool:
         """Implement ``Database``."""
-        return await self._service.fail_task(task_id, code, message)
+        return await self._service.fail_task(task_id, code, message, attempt=attempt)
 
     async def claim_tasks(self, limit: int, lease_s: float) -> Sequence[Task]:
         """Implement ``Database``."""
         return await self._service.claim_tasks(limit, lease_s)
 
-    async def extend_leases(self, task_ids: Sequence[UUID], lease_s: float) -> None:
+    async def extend_leases(self, held: Mapping[UUID, int], lease_s: float) -> None:
         """Implement ``Database``."""
-        await self._service.extend_leases(task_ids, lease_s)
+        await self._service.extend_leases(held, lease_s)
+
+    async def backlog(self) -> int:
+        """Implement ``Database``."""
+        return await self._service.backlog()
 
     async def settle_overdue(self) -> Sequence[UUID]:
         """Implement ``Database``."""
@@ -183,7 +191,7 @@ class SupabaseDatabase:
             )
         except Refusal as refusal:
             raise unavailable(fix_of(refusal, "SUPABASE_ANON_KEY")) from None
-        if version != SCHEMA_VERSION:
+        if not isinstance(version, int) or version < SCHEMA_VERSION:
             raise unavailable(
                 f"the database's schema is version {version}, and {SCHEMA_VERSION} is needed"
             )

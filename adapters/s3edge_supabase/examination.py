@@ -77,7 +77,7 @@ async def _schema(project: SupabaseProject, postgrest: Postgrest, schema_version
         return Finding(
             name, ok=False, message=f"{error.message} Compare SUPABASE_URL; is the project paused?"
         )
-    if version != schema_version:
+    if not isinstance(version, int) or version < schema_version:
         message = f"the schema is version {version}, not {schema_version}; {NOT_APPLIED}"
         return Finding(name, ok=False, message=message)
     return Finding(name, ok=True, message=f"version {version}")
@@ -125,7 +125,7 @@ async def _sees_nothing(
         except EdgeError as error:
             return Finding(name, ok=False, message=error.message)
         if found.rows:
-            message = f"they can read {table}: apply the last migration (s3edge_access) again"
+            message = f"they can read {table}: apply the s3edge_access migrations again, in order"
             return Finding(name, ok=False, message=message)
     return Finding(name, ok=True, message="no row can be read")
 
@@ -142,7 +142,9 @@ async def _access_rules(project: SupabaseProject, postgrest: Postgrest) -> Findi
     except EdgeError as error:
         return Finding(name, ok=False, message=error.message)
     if faults:
-        message = f"{'; '.join(map(str, faults))}: apply the last migration (s3edge_access) again"
+        message = (
+            f"{'; '.join(map(str, faults))}: apply the s3edge_access migrations again, in order"
+        )
         return Finding(name, ok=False, message=message)
     return Finding(name, ok=True, message="as the migrations made them")
 

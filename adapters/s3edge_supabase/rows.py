@@ -14,7 +14,7 @@ from s3edge.values import Account, Json, Reservation, Task, TaskStatus
 
 TASK_COLUMNS = (
     "id,user_id,project_id,source_image_url,mask_image_url,text_prompt,labels,metadata,status,cost,"
-    "error_code,error_message,created_at,updated_at,deadline_at"
+    "error_code,error_message,created_at,updated_at,deadline_at,attempt"
 )
 
 
@@ -33,6 +33,7 @@ class TaskRow(msgspec.Struct):
     created_at: datetime
     cost: int
     deadline_at: datetime
+    attempt: int = 1
     text_prompt: str | None = None
     project_id: UUID | None = None
     mask_image_url: str | None = None
@@ -59,6 +60,7 @@ class TaskRow(msgspec.Struct):
             metadata=self.metadata if isinstance(self.metadata, dict) else {},
             error_code=self.error_code,
             error_message=self.error_message,
+            attempt=self.attempt,
         )
 
 
@@ -112,9 +114,9 @@ def ids(answer: Any) -> list[UUID]:
     return msgspec.convert(answer, list[UUID])
 
 
-def balance(answer: Any) -> int:
+def number(answer: Any) -> int:
     """
-    Return what ``s3edge_grant_credits`` answered.
+    Return what ``s3edge_grant_credits`` or ``s3edge_backlog`` answered.
 
     Raises:
         ValueError: It has another shape.

@@ -5,11 +5,12 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from s3edge.errors import Code, EdgeError, invalid
+from s3edge.rules.lifecycle import COUNTED_BACKLOG
 from s3edge.values import Account, Json, Outcome, Task
 from s3edge_supabase.postgrest import Postgrest, Refusal
 from s3edge_supabase.project import SupabaseProject
 from s3edge_supabase.refusals import error_of_service_call
-from s3edge_supabase.rows import Terms, account_values, balance, ids, shaped, task_rows, terms
+from s3edge_supabase.rows import Terms, account_values, ids, number, shaped, task_rows, terms
 
 
 ACCOUNTS_AT_A_TIME = 500
@@ -21,19 +22,24 @@ class ServiceSide(Protocol):
     async def agree(self, wanted: Terms) -> Terms:
         """Have the database charge by these terms, if it can be told; return those it charges by."""
 
-    async def start_task(self, task_id: UUID) -> bool:
+    async def start_task(self, task_id: UUID, *, attempt: int | None) -> bool:
         """Implement ``Database``."""
 
-    async def complete_task(self, task_id: UUID, outcome: Outcome) -> bool:
+    async def complete_task(self, task_id: UUID, outcome: Outcome, *, attempt: int | None) -> bool:
         """Implement ``Database``."""
 
-    async def fail_task(self, task_id: UUID, code: Code, message: str) -> bool:
+    async def fail_task(
+        self, task_id: UUID, code: Code, message: str, *, attempt: int | None
+    ) -> bool:
         """Implement ``Database``."""
 
     async def claim_tasks(self, limit: int, lease_s: float) -> Sequence[Task]:
         """Implement ``Database``."""
 
-    async def extend_leases(self, task_ids: Sequence[UUID], lease_s: float) -> None:
+    async def extend_leases(self, held: Mapping[UUID, int], lease_s: float) -> None:
+        """Implement ``Database``."""
+
+    async def backlog(self) -> int:
         """Implement ``Database``."""
 
     async def settle_overdue(self) -> Sequence[UUID]:
@@ -71,28 +77,25 @@ class WithServiceKey:
         )
         return wanted
 
-    async def start_task(self, task_id: UUID) -> bool:
+    async def start_task(self, task_id: UUID, *, attempt: int | None) -> bool:
         """Implement ``Database``."""
-        return await self._call("s3edge_start_task", {"p_task_id": task_id}) is True
+        return await self._change("start", task_id, attempt, {})
 
-    async def complete_task(self, task_id: UUID, outcome: Outcome) -> bool:
+    async def complete_task(self, task_id: UUID, outcome: Outcome, *, attempt: int | None) -> bool:
         """Implement ``Database``."""
         arguments = {
-            "p_task_id": task_id,
             "p_mask_image_url": outcome.mask_image_url,
             "p_labels": _storable(list(outcome.labels)),
             "p_metadata": _storable(dict(outcome.metadata)),
         }
-        return await self._call("s3edge_complete_task", arguments) is True
+        return await self._change("complete", task_id, attempt, arguments)
 
-    async def fail_task(self, task_id: UUID, code: Code, message: str) -> bool:
+    async def fail_task(
+        self, task_id: UUID, code: Code, message: str, *, attempt: int | None
+    ) -> bool:
         """Implement ``Database``."""
-        arguments = {
-            "p_task_id": task_id,
-            "p_error_code": code.value,
-            "p_error_message": _storable(message),
-        }
-        return await self._call("s3edge_fail_task", arguments) is True
+        arguments = {"p_error_code": code.value, "p_error_message": _storable(message)}
+        return await self._change("fail", task_id, attempt, arguments)
 
     async def claim_tasks(self, limit: int, lease_s: float) -> Sequence[Task]:
         """Implement ``Database``."""
@@ -102,12 +105,20 @@ class WithServiceKey:
         )
         return [row.task() for row in shaped(task_rows, rows)]
 
-    async def extend_leases(self, task_ids: Sequence[UUID], lease_s: float) -> None:
+    async def extend_leases(self, held: Mapping[UUID, int], lease_s: float) -> None:
         """Implement ``Database``."""
-        if task_ids:
-            await self._call(
-                "s3edge_extend_leases", {"p_task_ids": list(task_ids), "p_lease_s": lease_s}
-            )
+        if held:
+            arguments = {
+                "p_task_ids": list(held),
+                "p_attempts": list(held.values()),
+                "p_lease_s": lease_s,
+            }
+            await self._call("s3edge_hold_attempts", arguments)
+
+    async def backlog(self) -> int:
+        """Implement ``Database``."""
+        answer = await self._call("s3edge_backlog", {"p_limit": COUNTED_BACKLOG})
+        return shaped(number, answer)
 
     async def settle_overdue(self) -> Sequence[UUID]:
         """Implement ``Database``."""
@@ -134,7 +145,7 @@ class WithServiceKey:
             if refusal.code == "22003":
                 raise invalid("amount", "The balance would be larger than any can be.") from None
             raise error_of_service_call(refusal) from None
-        return shaped(balance, answer)
+        return shaped(number, answer)
 
     async def accounts(self) -> AsyncIterator[Account]:
         """Implement ``Database``."""
@@ -149,6 +160,15 @@ class WithServiceKey:
             if len(stretch) < ACCOUNTS_AT_A_TIME:
                 return
             after = stretch[-1].user_id
+
+    async def _change(
+        self, change: str, task_id: UUID, attempt: int | None, arguments: Mapping[str, Any]
+    ) -> bool:
+        """Change a task, or an attempt at it; return whether anything was changed."""
+        function, named = f"s3edge_{change}_task", {"p_task_id": task_id, **arguments}
+        if attempt is not None:
+            function, named = f"s3edge_{change}_attempt", {**named, "p_attempt": attempt}
+        return await self._call(function, named) is True
 
     async def _call(
         self, function: str, arguments: Mapping[str, Any], *, repeatable: bool = True
@@ -187,15 +207,28 @@ class WithoutServiceKey:
             raise error_of_service_call(refusal) from None
         return shaped(terms, answer)
 
-    async def start_task(self, task_id: UUID) -> bool:  # noqa: ARG002 - every task may be tried
+    async def start_task(self, task_id: UUID, *, attempt: int | None) -> bool:  # noqa: ARG002 - every task may be tried
         """Let the task be tried; the inference server says that it is."""
         return True
 
-    async def complete_task(self, task_id: UUID, outcome: Outcome) -> bool:  # noqa: ARG002 - its
+    async def complete_task(
+        self,
+        task_id: UUID,  # noqa: ARG002 - its
+        outcome: Outcome,  # noqa: ARG002 - likewise
+        *,
+        attempt: int | None,  # noqa: ARG002 - likewise
+    ) -> bool:
         """Leave the outcome to the inference server."""
         return False
 
-    async def fail_task(self, task_id: UUID, code: Code, message: str) -> bool:  # noqa: ARG002 - it
+    async def fail_task(
+        self,
+        task_id: UUID,  # noqa: ARG002 - its deadline's
+        code: Code,  # noqa: ARG002 - likewise
+        message: str,  # noqa: ARG002 - likewise
+        *,
+        attempt: int | None,  # noqa: ARG002 - likewise
+    ) -> bool:
         """Leave the task to its deadline."""
         return False
 
@@ -203,8 +236,12 @@ class WithoutServiceKey:
         """Find nothing: nobody may see the tasks of all users."""
         return []
 
-    async def extend_leases(self, task_ids: Sequence[UUID], lease_s: float) -> None:
+    async def extend_leases(self, held: Mapping[UUID, int], lease_s: float) -> None:
         """Hold nothing: nobody else takes a task up either."""
+
+    async def backlog(self) -> int:
+        """Count nothing: nobody may see the tasks of all users."""
+        return 0
 
     async def settle_overdue(self) -> Sequence[UUID]:
         """Settle nothing: users do, each their own."""

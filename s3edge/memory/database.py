@@ -1,6 +1,6 @@
 """Credits and tasks in memory."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -9,7 +9,7 @@ from attrs import define, evolve
 
 from s3edge.errors import Code
 from s3edge.ports import Clock
-from s3edge.rules.lifecycle import LEASE_S, OVERDUE_MESSAGE, has_ended, may_start
+from s3edge.rules.lifecycle import COUNTED_BACKLOG, LEASE_S, OVERDUE_MESSAGE, has_ended
 from s3edge.rules.money import insufficient_credits, key_reused
 from s3edge.values import (
     Account,
@@ -137,20 +137,22 @@ class MemoryDatabase:
             total=None if query.after else len(matching),
         )
 
-    async def start_task(self, task_id: UUID) -> bool:
+    async def start_task(self, task_id: UUID, *, attempt: int | None = None) -> bool:
         """Implement ``Database``."""
         await checkpoint()
-        row = self._rows.get(task_id)
-        if row is None or not may_start(row.task.status):
+        row = self._open_row(task_id, attempt)
+        if row is None:
             return False
         if row.task.status is TaskStatus.PENDING:
             self._change(row, status=TaskStatus.PROCESSING)
         return True
 
-    async def complete_task(self, task_id: UUID, outcome: Outcome) -> bool:
+    async def complete_task(
+        self, task_id: UUID, outcome: Outcome, *, attempt: int | None = None
+    ) -> bool:
         """Implement ``Database``."""
         await checkpoint()
-        row = self._open_row(task_id)
+        row = self._open_row(task_id, attempt)
         if row is None:
             return False
         self._change(
@@ -162,10 +164,12 @@ class MemoryDatabase:
         )
         return True
 
-    async def fail_task(self, task_id: UUID, code: Code, message: str) -> bool:
+    async def fail_task(
+        self, task_id: UUID, code: Code, message: str, *, attempt: int | None = None
+    ) -> bool:
         """Implement ``Database``."""
         await checkpoint()
-        row = self._open_row(task_id)
+        row = self._open_row(task_id, attempt)
         if row is None:
             return False
         self._refund(row, code, message)
@@ -183,16 +187,23 @@ class MemoryDatabase:
         claimed = sorted(free, key=lambda row: _newest_first(row.task))[:limit]
         for row in claimed:
             row.lease_until = now + timedelta(seconds=lease_s)
+            row.task = evolve(row.task, attempt=row.task.attempt + 1)
         return [row.task for row in claimed]
 
-    async def extend_leases(self, task_ids: Sequence[UUID], lease_s: float) -> None:
+    async def extend_leases(self, held: Mapping[UUID, int], lease_s: float) -> None:
         """Implement ``Database``."""
         await checkpoint()
         until = self._clock.now() + timedelta(seconds=lease_s)
-        for task_id in task_ids:
-            row = self._rows.get(task_id)
+        for task_id, attempt in held.items():
+            row = self._open_row(task_id, attempt)
             if row is not None:
                 row.lease_until = until
+
+    async def backlog(self) -> int:
+        """Implement ``Database``."""
+        await checkpoint()
+        waiting = sum(not has_ended(row.task.status) for row in self._rows.values())
+        return min(waiting, COUNTED_BACKLOG)
 
     async def settle_overdue(self) -> Sequence[UUID]:
         """Implement ``Database``."""
@@ -239,9 +250,11 @@ class MemoryDatabase:
             raise key_reused()
         return Reservation(first.task, balance.credits, replayed=True)
 
-    def _open_row(self, task_id: UUID) -> _Row | None:
+    def _open_row(self, task_id: UUID, attempt: int | None) -> _Row | None:
         row = self._rows.get(task_id)
-        return None if row is None or has_ended(row.task.status) else row
+        if row is None or has_ended(row.task.status):
+            return None
+        return row if attempt in (None, row.task.attempt) else None
 
     def _change(self, row: _Row, **changes: object) -> None:
         row.task = evolve(row.task, updated_at=self._clock.now(), **changes)  # type: ignore[arg-type]

@@ -26,16 +26,14 @@ when the backend says when to come back.
 MAX_RECORD_ATTEMPTS = 5
 """How often writing an outcome is tried before the task is left to recovery."""
 
+COUNTED_BACKLOG = 100_000
+"""How far a backlog is counted; what is beyond any sensible bound need not be counted out."""
+
 OVERDUE_MESSAGE = "The segmentation was not answered in time; its credits were returned."
 """What a user reads of a task that was settled by its deadline."""
 
 _FIRST_DELAY_S = 0.5
 _MAX_DELAY_S = 20.0
-
-
-def may_start(status: TaskStatus) -> bool:
-    """Return whether work on a task in this state makes sense."""
-    return status in (TaskStatus.PENDING, TaskStatus.PROCESSING)
 
 
 def has_ended(status: TaskStatus) -> bool:

@@ -39,7 +39,7 @@ async def dispatch_task(
         predict_timeout_s: How long one attempt may take.
 
     Returns:
-        Whether this call ended the task; somebody else may have been first.
+        Whether this call ended the task; somebody else may have been first, or hold a later attempt.
 
     Raises:
         EdgeError: ``SERVICE_UNAVAILABLE`` when the database could not be told; the task's lease runs
@@ -54,7 +54,8 @@ async def dispatch_task(
             database=database,
             random=random,
         )
-    if not await database.start_task(task.id):
+    if not await database.start_task(task.id, attempt=task.attempt):
+        _log.info("attempt %d of task %s is not needed any more", task.attempt, task.id)
         return False
     request = PredictRequest(
         task_id=task.id,
@@ -107,7 +108,7 @@ async def _predict(
             raise error
         delay_s = retry_delay_s(attempt, random(), error.retry_after_s)
         _log.warning(
-            "attempt %d of task %s failed, trying again in %.1f s: %s",
+            "try %d of task %s failed, trying again in %.1f s: %s",
             attempt,
             request.task_id,
             delay_s,

@@ -17,7 +17,7 @@ MAX_WAIT_S = 30.0
 """Contract: ``?wait=`` holds an answer for at most 30 seconds."""
 
 POLL_INTERVAL_S = 1.0
-"""How often a waiter looks by itself, for outcomes that another process wrote."""
+"""How often a waiter looks by itself, where nobody tells of outcomes that another process wrote."""
 
 
 class Watch(Protocol):
@@ -34,6 +34,7 @@ async def read_task(
     database: Database,
     watch: Callable[[UUID], AbstractContextManager[Watch]],
     wait_s: float = 0.0,
+    look_every_s: float = POLL_INTERVAL_S,
 ) -> Task:
     """
     Return one of the user's tasks.
@@ -44,6 +45,7 @@ async def read_task(
         database: Keeps it.
         watch: Opens a watch on a task.
         wait_s: How long to hold the answer until the task has ended.
+        look_every_s: How often to look meanwhile; not before the end where the watch hears of all ends.
 
     Raises:
         EdgeError: ``NOT_FOUND`` for another user's task as for none, ``SERVICE_UNAVAILABLE``.
@@ -58,5 +60,5 @@ async def read_task(
             left_s = ends_at - anyio.current_time()
             if has_ended(task.status) or left_s <= 0:
                 return task
-            if not await news.wait(min(left_s, POLL_INTERVAL_S)):
+            if not await news.wait(min(left_s, look_every_s)):
                 return task

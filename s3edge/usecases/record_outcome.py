@@ -14,6 +14,8 @@ from s3edge.values import Json, Outcome, Prediction, Task
 
 _log = logging.getLogger(__name__)
 
+_TOO_LATE = "changes nothing: it has ended, a later attempt has begun, or another server records it"
+
 _TASK_CODES = frozenset(
     {Code.INVALID_REQUEST, Code.MODEL_NOT_LOADED, Code.SERVICE_UNAVAILABLE, Code.INFERENCE_FAILED}
 )
@@ -39,7 +41,12 @@ async def record_success(
     if prediction.model_version is not None:
         metadata["model_version"] = prediction.model_version
     outcome = Outcome(unsigned(prediction.mask_url), prediction.labels, metadata)
-    return await _insist(lambda: database.complete_task(task.id, outcome), random)
+    ended = await _insist(
+        lambda: database.complete_task(task.id, outcome, attempt=task.attempt), random
+    )
+    if not ended:
+        _log.info("the answer to attempt %d of task %s %s", task.attempt, task.id, _TOO_LATE)
+    return ended
 
 
 async def record_failure(
@@ -55,9 +62,13 @@ async def record_failure(
         EdgeError: ``SERVICE_UNAVAILABLE`` when the database could not be told.
     """
     code = error.code if error.code in _TASK_CODES else Code.INFERENCE_FAILED
-    ended = await _insist(lambda: database.fail_task(task.id, code, error.message), random)
-    became = "it ends in error and is refunded" if ended else "how it ends is not decided here"
-    _log.warning("task %s failed, and %s: %s", task.id, became, error)
+    ended = await _insist(
+        lambda: database.fail_task(task.id, code, error.message, attempt=task.attempt), random
+    )
+    became = "and ends it in error, refunded" if ended else _TOO_LATE
+    _log.warning(
+        "the failure of attempt %d of task %s %s: %s", task.attempt, task.id, became, error
+    )
     return ended
 
 

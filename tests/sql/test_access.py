@@ -61,6 +61,11 @@ FOR_SERVERS = {
         "accounts",
         "configure",
         "audit",
+        "start_attempt",
+        "complete_attempt",
+        "fail_attempt",
+        "hold_attempts",
+        "backlog",
     )
     for name in (behind, f"s3edge_{behind}")
 } | {"now", "initial_credits"}

@@ -68,6 +68,7 @@ def test_a_reservation_is_answered_whole(project: Project, clock: MovableClock) 
         "metadata": {},
         "status": "pending",
         "cost": 1,
+        "attempt": 1,
         "idempotency_key": "k",
         "request_hash": HASH,
         "error_code": None,
@@ -275,7 +276,7 @@ def test_a_lease_keeps_others_away(
     assert claimed(30) == []
     until = clock.set(15) + timedelta(seconds=30)
     assert claimed(30) == [task_id]
-    assert project.task(task_id) == {**before, "lease_until": until.isoformat()}
+    assert project.task(task_id) == {**before, "lease_until": until.isoformat(), "attempt": 2}
     clock.set(44.9)
     assert claimed(30) == []
     service.call("s3edge_extend_leases", p_task_ids=[UUID(task_id), uuid4()], p_lease_s=0.2)

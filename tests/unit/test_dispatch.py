@@ -1,7 +1,7 @@
 """Background dispatch: whatever the backend, the database or the process does, no task is lost."""
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Self
 from uuid import UUID, uuid4
 
@@ -128,30 +128,34 @@ class FaultyDatabase(MemoryDatabase):
         if queued:
             raise queued.popleft()
 
-    async def start_task(self, task_id: UUID) -> bool:
+    async def start_task(self, task_id: UUID, *, attempt: int | None = None) -> bool:
         """Implement ``Database``."""
         self._call("start_task")
-        return await super().start_task(task_id)
+        return await super().start_task(task_id, attempt=attempt)
 
-    async def complete_task(self, task_id: UUID, outcome: Outcome) -> bool:
+    async def complete_task(
+        self, task_id: UUID, outcome: Outcome, *, attempt: int | None = None
+    ) -> bool:
         """Implement ``Database``."""
         self._call("complete_task")
-        return await super().complete_task(task_id, outcome)
+        return await super().complete_task(task_id, outcome, attempt=attempt)
 
-    async def fail_task(self, task_id: UUID, code: Code, message: str) -> bool:
+    async def fail_task(
+        self, task_id: UUID, code: Code, message: str, *, attempt: int | None = None
+    ) -> bool:
         """Implement ``Database``."""
         self._call("fail_task")
-        return await super().fail_task(task_id, code, message)
+        return await super().fail_task(task_id, code, message, attempt=attempt)
 
     async def settle_overdue(self) -> Sequence[UUID]:
         """Implement ``Database``."""
         self._call("settle_overdue")
         return await super().settle_overdue()
 
-    async def extend_leases(self, task_ids: Sequence[UUID], lease_s: float) -> None:
+    async def extend_leases(self, held: Mapping[UUID, int], lease_s: float) -> None:
         """Implement ``Database``."""
         self._call("extend_leases")
-        await super().extend_leases(task_ids, lease_s)
+        await super().extend_leases(held, lease_s)
 
 
 class OpenedDatabase(MemoryDatabase):
@@ -170,16 +174,18 @@ class OpenedDatabase(MemoryDatabase):
         """Close."""
         self.events.append("close")
 
-    async def complete_task(self, task_id: UUID, outcome: Outcome) -> bool:
+    async def complete_task(
+        self, task_id: UUID, outcome: Outcome, *, attempt: int | None = None
+    ) -> bool:
         """Implement ``Database``."""
         self.events.append("complete")
-        return await super().complete_task(task_id, outcome)
+        return await super().complete_task(task_id, outcome, attempt=attempt)
 
 
 class HangingLeases(MemoryDatabase):
     """Never answers when a lease is to be changed."""
 
-    async def extend_leases(self, task_ids: Sequence[UUID], lease_s: float) -> None:
+    async def extend_leases(self, held: Mapping[UUID, int], lease_s: float) -> None:
         """Implement ``Database``."""
         await anyio.sleep_forever()
 
@@ -947,7 +953,7 @@ async def test_a_backlog_is_worked_off_without_pauses(
 ) -> None:
     """A gateway that has capacity does not wait a round of recovery for each few lost tasks."""
     tasks = [await reserved(database, storage) for _ in range(90)]
-    await database.extend_leases([task.id for task in tasks], 0)
+    await database.extend_leases({task.id: task.attempt for task in tasks}, 0)
     gateway = gateway_of(database, storage, ScriptedBackend(answer), clock, dispatch_concurrency=2)
 
     async with gateway.running():

@@ -57,12 +57,14 @@ class SilentDatabase(MemoryDatabase):
                 self.late.start_soon(self._late, user, new, self.commits_after_s)
         raise unavailable("The database does not answer.")
 
-    async def fail_task(self, task_id: UUID, code: Code, message: str) -> bool:
+    async def fail_task(
+        self, task_id: UUID, code: Code, message: str, *, attempt: int | None = None
+    ) -> bool:
         """Implement ``Database``."""
         if self.down_for_calls:
             self.down_for_calls -= 1
             raise unavailable("The database does not answer.")
-        return await super().fail_task(task_id, code, message)
+        return await super().fail_task(task_id, code, message, attempt=attempt)
 
     async def _late(self, user: User, new: NewTask, after_s: float) -> None:
         await anyio.sleep(after_s)

@@ -325,6 +325,7 @@ class DatabaseContract:
         """Nobody can claim a task while whoever reserved it has the lease, nor once it ended."""
         user = await harness.new_user()
         fresh, started, done, failed = tasks = await harness.reserve(user, 4)
+        assert [task.attempt for task in tasks] == [1] * 4
         await harness.database.start_task(started.id)
         await harness.database.complete_task(done.id, OUTCOME)
         await harness.database.fail_task(failed.id, Code.INFERENCE_FAILED, "It broke.")
@@ -553,11 +554,11 @@ class DatabaseContract:
         user = await harness.new_user()
         held, lapsing = tasks = await harness.reserve(user, 2)
         await harness.advance(LEASE_S - MARGIN_S)
-        await harness.database.extend_leases([held.id, uuid4()], 120)
+        await harness.database.extend_leases({held.id: 1, uuid4(): 1}, 120)
         await harness.advance(2 * MARGIN_S)
         assert await harness.claim_own(*tasks) == [lapsing.id]
-        await harness.database.extend_leases([lapsing.id], 120)
-        await harness.database.extend_leases([], 120)
+        await harness.database.extend_leases({lapsing.id: 2}, 120)
+        await harness.database.extend_leases({}, 120)
         await harness.advance(120 - 3 * MARGIN_S)
         assert await harness.claim_own(*tasks) == []
         await harness.advance(2 * MARGIN_S)
@@ -571,12 +572,51 @@ class DatabaseContract:
         pending, processing, done, kept = tasks = await harness.reserve(user, 4)
         await harness.database.start_task(processing.id)
         await harness.database.complete_task(done.id, OUTCOME)
-        await harness.database.extend_leases([pending.id, processing.id, done.id], 0)
+        await harness.database.extend_leases({pending.id: 1, processing.id: 1, done.id: 1}, 0)
         claimed = await harness.claim_own(*tasks)
         assert sorted(claimed) == sorted([pending.id, processing.id])
         assert await harness.claim_own(*tasks) == []
-        await harness.database.extend_leases([kept.id, pending.id], 0)
+        await harness.database.extend_leases({kept.id: 1, pending.id: 2}, 0)
         assert sorted(await harness.claim_own(*tasks)) == sorted([kept.id, pending.id])
+
+    async def test_an_older_attempt_changes_nothing(self, harness: DatabaseHarness) -> None:
+        """Whoever lost a task to a later attempt neither starts, ends, holds nor frees it any more."""
+        user, database = await harness.new_user(), harness.database
+        first = dict(zip("cfh", await harness.reserve(user, 3), strict=True))
+        await harness.advance(LEASE_S + MARGIN_S)
+        later = {task.id: task for task in await harness.claim_all(120)}
+        completed, failed, held = (later[task.id] for task in first.values())
+        assert [task.attempt for task in (completed, failed, held)] == [2, 2, 2]
+        for task in (completed, failed, held):
+            assert await database.start_task(task.id, attempt=1) is False
+            assert await database.complete_task(task.id, OTHER_OUTCOME, attempt=1) is False
+            lost = await database.fail_task(task.id, Code.INFERENCE_FAILED, "Old.", attempt=1)
+            assert lost is False
+            # Nor does a number that nobody was given.
+            assert await database.complete_task(task.id, OTHER_OUTCOME, attempt=3) is False
+            assert await harness.found(user, task) == task
+        await database.extend_leases({held.id: 1, failed.id: 3}, 0)
+        assert await harness.claim_own(completed, failed, held) == []
+        await harness.assert_books(user, paid=3)
+        assert await database.start_task(completed.id, attempt=2) is True
+        assert await database.complete_task(completed.id, OUTCOME, attempt=2) is True
+        assert await database.complete_task(completed.id, OTHER_OUTCOME, attempt=2) is False
+        assert await database.fail_task(failed.id, Code.INVALID_REQUEST, "No.", attempt=2) is True
+        await database.extend_leases({held.id: 2}, 0)
+        assert await harness.claim_own(held) == [held.id]
+        assert (await harness.found(user, held)).attempt == 3
+        await harness.assert_books(user, paid=2)
+
+    async def test_the_backlog_is_counted(self, harness: DatabaseHarness) -> None:
+        """What waits and what runs is counted, whosever it is; what has ended is not."""
+        before = await harness.database.backlog()
+        user, other = await harness.new_user(), await harness.new_user()
+        started, done, failed = await harness.reserve(user, 3)
+        await harness.reserve(other, 1)
+        await harness.database.start_task(started.id)
+        await harness.database.complete_task(done.id, OUTCOME)
+        await harness.database.fail_task(failed.id, Code.INFERENCE_FAILED, "It broke.")
+        assert await harness.database.backlog() == before + 2
 
     async def test_overdue_tasks_are_settled(self, harness: DatabaseHarness) -> None:
         """Tasks past their deadline end in error, refunded once, whoever holds them; others stay."""
@@ -588,7 +628,7 @@ class DatabaseContract:
         ended = [await harness.found(user, task) for task in (done, failed)]
         await harness.advance(harness.deadline_s - MARGIN_S)
         assert not {task.id for task in tasks} & set(await harness.database.settle_overdue())
-        await harness.database.extend_leases([processing.id], 3600)
+        await harness.database.extend_leases({processing.id: 1}, 3600)
         [fresh] = await harness.reserve(user, 1)
         await harness.assert_books(user, paid=4)
         await harness.advance(2 * MARGIN_S)

@@ -4,7 +4,7 @@ Drives a ``Database`` through random interleavings, against a model of what it m
 The suite checks each promise by itself; this finds the orders of events that nobody thought of.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack
 from functools import partial
 from typing import ClassVar, TypeVar, TypeVarTuple, Unpack
@@ -56,6 +56,7 @@ class _Row:
     created_at: float
     deadline: float
     lease_until: float
+    attempt: int = 1
     status: TaskStatus = TaskStatus.PENDING
 
     @property
@@ -112,9 +113,15 @@ class _Model:
             if row.is_open and row.deadline <= self.now
         }
 
-    def lease(self, task_ids: Collection[UUID], lease_s: float) -> None:
+    def claim(self, task_ids: Collection[UUID], lease_s: float) -> None:
         for task_id in task_ids:
             self.rows[task_id].lease_until = self.now + lease_s
+            self.rows[task_id].attempt += 1
+
+    def hold(self, attempts: Mapping[UUID, int], lease_s: float) -> None:
+        for task_id, attempt in attempts.items():
+            if attempt == self.rows[task_id].attempt:
+                self.rows[task_id].lease_until = self.now + lease_s
 
     def created_at(self, task_ids: Collection[UUID]) -> Sequence[float]:
         return [self.rows[task_id].created_at for task_id in task_ids]
@@ -137,6 +144,7 @@ class _DatabaseMachine(RuleBasedStateMachine):
     tasks: Bundle[UUID] = Bundle("tasks")
     users = st.integers(0, USERS - 1)
     spans = st.integers(0, 5)
+    ages = st.sampled_from([None, 0, 0, 1])
 
     def __init__(self) -> None:
         super().__init__()
@@ -217,25 +225,34 @@ class _DatabaseMachine(RuleBasedStateMachine):
         else:
             raise AssertionError("a foreign project was accepted")
 
-    @rule(task_id=tasks)
-    def start(self, task_id: UUID) -> None:
+    @rule(task_id=tasks, age=ages)
+    def start(self, task_id: UUID, age: int | None) -> None:
         """Start a task."""
         row = self._model.rows[task_id]
-        assert self._run(self._database.start_task, task_id) is row.is_open
-        if row.is_open:
+        starts = row.is_open and not age
+        start = partial(self._database.start_task, task_id, attempt=_attempt(row, age))
+        assert self._run(start) is starts
+        if starts:
             row.status = TaskStatus.PROCESSING
 
-    @rule(task_id=tasks, ends=st.sampled_from(["complete", "fail", "both at once"]))
-    def end(self, task_id: UUID, ends: str) -> None:
+    @rule(task_id=tasks, age=ages, ends=st.sampled_from(["complete", "fail", "both at once"]))
+    def end(self, task_id: UUID, age: int | None, ends: str) -> None:
         """End a task in one way, or in both concurrently: then one of them happens, whichever."""
         row = self._model.rows[task_id]
-        complete = partial(self._database.complete_task, task_id, OUTCOME)
-        fail = partial(self._database.fail_task, task_id, Code.INFERENCE_FAILED, "It broke.")
+        ends_now, attempt = row.is_open and not age, _attempt(row, age)
+        complete = partial(self._database.complete_task, task_id, OUTCOME, attempt=attempt)
+        fail = partial(
+            self._database.fail_task,
+            task_id,
+            Code.INFERENCE_FAILED,
+            "It broke.",
+            attempt=attempt,
+        )
         calls = {"complete": [complete], "fail": [fail], "both at once": [complete, fail] * 2}[ends]
         ended, refusals = self._run(at_once, calls)
         assert refusals == []
-        assert ended.count(True) == row.is_open
-        if row.is_open:
+        assert ended.count(True) == ends_now
+        if ends_now:
             task = self._run(self._database.task, self._users[row.user], task_id)
             assert task is not None
             possible = {"complete": {TaskStatus.DONE}, "fail": {TaskStatus.ERROR}}
@@ -270,20 +287,22 @@ class _DatabaseMachine(RuleBasedStateMachine):
         assert set(claimed) <= free
         for task in batch:
             if task.id in free:
-                assert task.status is self._model.rows[task.id].status
+                row = self._model.rows[task.id]
+                assert (task.status, task.attempt) == (row.status, row.attempt + 1)
         left = free - set(claimed)
         ages = self._model.created_at(claimed)
         assert ages == sorted(ages)
         if left:
             assert len(batch) == limit
             assert max(ages, default=0.0) <= min(self._model.created_at(left))
-        self._model.lease(claimed, LEASE_S)
+        self._model.claim(claimed, LEASE_S)
 
-    @rule(task_ids=st.lists(tasks, min_size=1, max_size=3), spans=spans)
-    def extend_leases(self, task_ids: list[UUID], spans: int) -> None:
-        """Hold some tasks, or let go of them."""
-        self._run(self._database.extend_leases, task_ids, spans * SPAN_S)
-        self._model.lease(task_ids, spans * SPAN_S)
+    @rule(task_ids=st.lists(tasks, min_size=1, max_size=3), age=st.integers(0, 1), spans=spans)
+    def extend_leases(self, task_ids: list[UUID], age: int, spans: int) -> None:
+        """Hold some tasks, or let go of them; with old attempts, in vain."""
+        held = {task_id: self._model.rows[task_id].attempt - age for task_id in task_ids}
+        self._run(self._database.extend_leases, held, spans * SPAN_S)
+        self._model.hold(held, spans * SPAN_S)
 
     @rule(user=users, amount=st.integers(1, 12))
     def grant(self, user: int, amount: int) -> None:
@@ -327,6 +346,11 @@ class _DatabaseMachine(RuleBasedStateMachine):
             page = await self._database.results(user, ResultQuery(limit=100, after=after))
             statuses |= {task.id: task.status for task in page.tasks}
         return statuses
+
+
+def _attempt(row: _Row, age: int | None) -> int | None:
+    """Return the attempt that is so many behind the latest; ``None`` names none."""
+    return None if age is None else row.attempt - age
 
 
 def database_machine(

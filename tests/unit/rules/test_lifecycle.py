@@ -7,28 +7,22 @@ from s3edge.rules.lifecycle import (
     LEASE_S,
     MAX_PREDICT_ATTEMPTS,
     has_ended,
-    may_start,
     retry_delay_s,
 )
 from s3edge.values import TaskStatus
 
 
 @pytest.mark.parametrize(
-    ("status", "starts", "ended"),
+    ("status", "ended"),
     [
-        (TaskStatus.PENDING, True, False),
-        (TaskStatus.PROCESSING, True, False),
-        (TaskStatus.DONE, False, True),
-        (TaskStatus.ERROR, False, True),
+        (TaskStatus.PENDING, False),
+        (TaskStatus.PROCESSING, False),
+        (TaskStatus.DONE, True),
+        (TaskStatus.ERROR, True),
     ],
 )
-def test_a_task_may_start_until_it_has_ended(
-    status: TaskStatus,
-    starts: bool,
-    ended: bool,
-) -> None:
-    """A task whose worker died is started again; ``done`` and ``error`` are final."""
-    assert may_start(status) is starts
+def test_done_and_error_are_final(status: TaskStatus, ended: bool) -> None:
+    """A task whose worker died has not ended; ``done`` and ``error`` are final."""
     assert has_ended(status) is ended
 
 

@@ -52,8 +52,8 @@ async def test_what_postgres_cannot_keep_is_left_out() -> None:
         ["a\x00cat", {"la\x00bel": ["\x00", 1, None]}],
         {"model_version": "1\x00", "nested": {"x": "\x00y"}},
     )
-    assert await service.complete_task(uuid4(), outcome)
-    assert await service.fail_task(uuid4(), Code.INFERENCE_FAILED, "It\x00 broke.")
+    assert await service.complete_task(uuid4(), outcome, attempt=None)
+    assert await service.fail_task(uuid4(), Code.INFERENCE_FAILED, "It\x00 broke.", attempt=None)
     completed, failed = http.sent
     assert completed["p_labels"] == ["acat", {"label": ["", 1, None]}]
     assert completed["p_metadata"] == {"model_version": "1", "nested": {"x": "y"}}
@@ -63,7 +63,7 @@ async def test_what_postgres_cannot_keep_is_left_out() -> None:
 async def test_the_service_key_travels_alone() -> None:
     """No user's token is beside it, and the publishable key is not there either."""
     http = Accepting()
-    await WithServiceKey(Postgrest(http, "https://p"), PROJECT).start_task(uuid4())
+    await WithServiceKey(Postgrest(http, "https://p"), PROJECT).start_task(uuid4(), attempt=1)
     [sent] = http.headers
     assert sent["apikey"] == "sb_secret_1"
     assert "Authorization" not in sent
@@ -73,9 +73,9 @@ async def test_without_the_key_nothing_is_sent_for_nobody() -> None:
     """Outcomes are left to the inference server, and what cannot be left is refused by name."""
     http = Accepting()
     service = WithoutServiceKey(Postgrest(http, "https://p"), PROJECT)
-    assert await service.start_task(uuid4())
-    assert not await service.complete_task(uuid4(), Outcome("https://gpu.test/m"))
-    assert not await service.fail_task(uuid4(), Code.INFERENCE_FAILED, "It broke.")
+    assert await service.start_task(uuid4(), attempt=1)
+    assert not await service.complete_task(uuid4(), Outcome("https://gpu.test/m"), attempt=1)
+    assert not await service.fail_task(uuid4(), Code.INFERENCE_FAILED, "It broke.", attempt=1)
     assert await service.claim_tasks(10, 15) == []
     assert await service.settle_overdue() == []
     with pytest.raises(EdgeError, match="SUPABASE_SERVICE_ROLE_KEY"):

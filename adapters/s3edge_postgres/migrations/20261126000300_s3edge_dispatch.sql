@@ -1,0 +1,176 @@
+-- Who dispatches tasks: the gateways themselves ('inline'), holding each by a lease, or workers that take
+-- jobs from procrastinate's queue, which lies in a schema of its own in the same database. Then the job is
+-- written in the reservation's transaction, so there is never one without the other.
+-- Its functions name their tables without a schema: whoever calls them has to set the search path.
+
+alter table s3edge.settings
+    add column if not exists dispatch text not null default 'inline'
+        check (dispatch in ('inline', 'procrastinate'));
+
+-- The lock keeps jobs of one task apart while one runs; the queueing lock while one waits.
+create or replace function s3edge.enqueue(p_task_id uuid) returns void
+language plpgsql security definer set search_path = 'procrastinate', 'pg_temp'
+as $$
+begin
+    perform procrastinate_defer_jobs_v1(array[row(
+        's3edge', 's3edge.dispatch', 0, p_task_id::text, p_task_id::text,
+        jsonb_build_object('task_id', p_task_id), null
+    )::procrastinate_job_to_defer_v1]);
+end
+$$;
+
+-- Queues open tasks that have no job: of a server that inserted the row by itself, of a job that somebody
+-- removed, or from before the queue was there. Returns how many.
+create or replace function s3edge.enqueue_forgotten(p_limit integer) returns integer
+language plpgsql security definer set search_path = 'procrastinate', 'pg_temp'
+as $$
+declare
+    v_task_id uuid;
+    v_count integer := 0;
+begin
+    -- Two at once would queue a task twice, which the queue refuses.
+    perform pg_advisory_xact_lock(hashtext('s3edge.enqueue_forgotten'));
+    for v_task_id in
+        select t.id from public.segmentation_results t
+        where t.status in ('pending', 'processing')
+            and not exists (
+                select from procrastinate_jobs j
+                where j.queueing_lock = t.id::text and j.status = 'todo'
+            )
+            and not exists (
+                select from procrastinate_jobs j
+                where j.lock = t.id::text and j.status = 'doing'
+            )
+        order by t.id
+        limit p_limit
+        for update skip locked
+    loop
+        update public.segmentation_results set lease_until = deadline_at where id = v_task_id;
+        perform s3edge.enqueue(v_task_id);
+        v_count := v_count + 1;
+    end loop;
+    return v_count;
+end
+$$;
+
+-- Begins the next attempt at a task, whoever held it; nothing for one that has ended.
+create or replace function s3edge.take_task(p_task_id uuid)
+returns setof public.segmentation_results
+language sql security definer set search_path = ''
+as $$
+    update public.segmentation_results t
+    set attempt = t.attempt + 1, lease_until = t.deadline_at
+    where t.id = p_task_id and t.status in ('pending', 'processing')
+    returning t.*
+$$;
+
+create or replace function s3edge.set_dispatch(p_dispatch text) returns void
+language plpgsql security definer set search_path = ''
+as $$
+begin
+    if p_dispatch = 'procrastinate'
+        and to_regtype('procrastinate.procrastinate_job_to_defer_v1') is null
+    then
+        raise sqlstate 'PT412' using message = 'no_queue';
+    end if;
+    update s3edge.settings set dispatch = p_dispatch where dispatch is distinct from p_dispatch;
+    if found and p_dispatch = 'inline' then
+        -- What the queue held is anybody's now.
+        update public.segmentation_results set lease_until = s3edge.now()
+        where status in ('pending', 'processing');
+    end if;
+end
+$$;
+
+create or replace function s3edge.check_request(
+    p_task_id uuid,
+    p_image_url text,
+    p_text_prompt text,
+    p_idempotency_key text,
+    p_request_hash text
+) returns void
+language plpgsql immutable set search_path = ''
+as $$
+begin
+    -- The gateway has checked all of it, and more. But users can call this by themselves.
+    if p_task_id is null
+        or p_image_url is null or length(p_image_url) not between 1 and 2048
+        or p_text_prompt is null or length(p_text_prompt) not between 1 and 500
+        or p_text_prompt ~ '[[:cntrl:]]' or p_text_prompt !~ '[^[:space:]]'
+        or length(p_idempotency_key) not between 1 and 255
+        or length(p_request_hash) > 64
+        or (p_idempotency_key is not null and p_request_hash is null)
+    then
+        raise sqlstate 'PT400' using message = 'invalid_request';
+    end if;
+end
+$$;
+
+-- As before, and queues the task where there is a queue: then nobody may claim it by its lease.
+create or replace function s3edge.reserve_task(
+    p_user_id uuid,
+    p_task_id uuid,
+    p_image_url text,
+    p_text_prompt text,
+    p_project_id uuid,
+    p_idempotency_key text,
+    p_request_hash text
+) returns jsonb
+language plpgsql security definer set search_path = ''
+as $$
+declare
+    v_now timestamptz := s3edge.now();
+    v_settings s3edge.settings;
+    v_task public.segmentation_results;
+    v_deadline timestamptz;
+    v_credits bigint;
+begin
+    perform s3edge.check_request(
+        p_task_id, p_image_url, p_text_prompt, p_idempotency_key, p_request_hash
+    );
+    select * into v_settings from s3edge.settings;
+    v_deadline := v_now + make_interval(secs => v_settings.task_deadline_s);
+    perform s3edge.ensure_profile(p_user_id);
+
+    insert into public.segmentation_results (
+        id, user_id, project_id, source_image_url, text_prompt, labels, metadata, status, cost,
+        idempotency_key, request_hash, lease_until, deadline_at, created_at, updated_at
+    )
+    select
+        p_task_id, p_user_id, p_project_id, p_image_url, p_text_prompt, '[]', '{}', 'pending',
+        v_settings.segment_cost, p_idempotency_key, p_request_hash,
+        case v_settings.dispatch when 'inline' then v_now + interval '15 seconds' else v_deadline end,
+        v_deadline, v_now, v_now
+    where p_project_id is null or exists (
+        select from public.projects p where p.id = p_project_id and p.user_id = p_user_id
+    )
+    on conflict do nothing
+    returning * into v_task;
+
+    if not found then
+        return s3edge.earlier_reservation(
+            p_user_id, p_task_id, p_project_id, p_idempotency_key, p_request_hash
+        );
+    end if;
+
+    -- Waits for a concurrent debit, then looks at the balance that it left.
+    update public.users_profile p set credits = p.credits - v_task.cost
+    where p.id = p_user_id and p.credits >= v_task.cost
+    returning p.credits into v_credits;
+    if not found then
+        select p.credits into v_credits from public.users_profile p where p.id = p_user_id;
+        raise sqlstate 'PT402' using
+            message = 'insufficient_credits',
+            detail = jsonb_build_object('cost', v_task.cost, 'credits', v_credits);
+    end if;
+
+    insert into public.usage_logs (user_id, task_id, action, credits_used, created_at)
+    values (p_user_id, v_task.id, 'segment', v_task.cost, v_now);
+
+    if v_settings.dispatch = 'procrastinate' then
+        perform s3edge.enqueue(v_task.id);
+    end if;
+
+    return jsonb_build_object('replayed', false, 'task', to_jsonb(v_task), 'credits', v_credits);
+end
+$$;
