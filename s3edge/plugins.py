@@ -12,8 +12,9 @@ DATABASES = "s3edge.databases"
 STORAGES = "s3edge.storages"
 BACKENDS = "s3edge.backends"
 RATE_LIMITERS = "s3edge.rate_limiters"
+QUEUES = "s3edge.queues"
 
-GROUPS = (AUTHENTICATORS, DATABASES, STORAGES, BACKENDS, RATE_LIMITERS)
+GROUPS = (AUTHENTICATORS, DATABASES, STORAGES, BACKENDS, RATE_LIMITERS, QUEUES)
 """One entry point group a port; the name of an entry point is the scheme it serves."""
 
 AdapterFactory = Callable[[str, Wiring], Any]

@@ -11,6 +11,7 @@ from s3edge.config.settings import Settings, SettingsError
 from s3edge.errors import EdgeError
 from s3edge.gateway import Gateway, GatewayOptions, RandomIds, SystemClock, opened
 from s3edge.ports import (
+    INLINE,
     Authenticator,
     Clock,
     Database,
@@ -18,6 +19,7 @@ from s3edge.ports import (
     InferenceBackend,
     ObjectStorage,
     RateLimiter,
+    TaskQueue,
     Wiring,
 )
 from s3edge.rules.claims import is_written_by_users
@@ -60,9 +62,10 @@ DATABASE = Port("database", "S3EDGE_DATABASE", plugins.DATABASES, "database")
 STORAGE = Port("storage", "S3EDGE_STORAGE", plugins.STORAGES, "storage")
 BACKEND = Port("backend", "S3EDGE_BACKEND", plugins.BACKENDS, "backend")
 LIMITS = Port("limits", "S3EDGE_RATE_LIMIT_STORE", plugins.RATE_LIMITERS, "rate_limit_store")
+QUEUE = Port("queue", "S3EDGE_DISPATCH", plugins.QUEUES, "dispatch")
 
 PORTS = (AUTH, DATABASE, STORAGE, BACKEND, LIMITS)
-"""In an order in which each finds built what it needs."""
+"""In an order in which each finds built what it needs; the queue comes last, where there is one."""
 
 
 @frozen
@@ -74,11 +77,13 @@ class Deployment:
         settings: What it was built from.
         gateway: The ports.
         web: The HTTP application, for a door.
+        queue: What workers take tasks from; ``None`` where gateways dispatch by themselves.
     """
 
     settings: Settings
     gateway: Gateway
     web: WebApp
+    queue: TaskQueue | None = None
 
 
 @frozen
@@ -143,7 +148,12 @@ def build(settings: Settings, *, bound_url: str, own: OwnParts | None = None) ->
         cors=CorsPolicy(settings.cors_origins),
         trusted_proxies=settings.trusted_proxies,
     )
-    return Deployment(settings, gateway, web)
+    queue = (
+        None
+        if gateway.is_inline
+        else _adapter(QUEUE, settings, evolve(wiring, database=gateway.database))
+    )
+    return Deployment(settings, gateway, web, queue)
 
 
 async def check_opens(settings: Settings, *, bound_url: str) -> None:
@@ -175,6 +185,13 @@ def build_parts(settings: Settings, *, bound_url: str) -> Mapping[Port, Any]:
             parts[port] = error
         if port is STORAGE and not isinstance(parts[port], SettingsError):
             wiring = evolve(wiring, storage=parts[port])
+        if port is DATABASE and not isinstance(parts[port], SettingsError):
+            wiring = evolve(wiring, database=parts[port])
+    if settings.dispatch != INLINE and wiring.database is not None:
+        try:
+            parts[QUEUE] = _adapter(QUEUE, settings, wiring)
+        except SettingsError as error:
+            parts[QUEUE] = error
     return parts
 
 
@@ -199,6 +216,7 @@ def _wire(settings: Settings, bound_url: str, own: OwnParts) -> Wiring:
         segment_cost=settings.segment_cost,
         task_deadline_s=settings.task_deadline_s,
         tier_claim=settings.tier_claim,
+        dispatch=settings.dispatch,
         vendor=settings.vendor,
     )
 
@@ -210,6 +228,8 @@ def _options(settings: Settings) -> GatewayOptions:
         image_hosts=settings.image_hosts,
         predict_timeout_s=settings.predict_timeout_s,
         dispatch_concurrency=settings.dispatch_concurrency,
+        dispatch=settings.dispatch,
+        max_backlog=settings.max_backlog,
     )
 
 

@@ -10,7 +10,9 @@ from urllib.parse import quote, urlsplit
 
 from attrs import field, frozen
 
+from s3edge.ports import INLINE
 from s3edge.rules.claims import DEFAULT_TIER_CLAIM
+from s3edge.rules.lifecycle import COUNTED_BACKLOG
 from s3edge.rules.limits import DEFAULT_RATE_LIMITS, MAX_GRANT, RateLimits, parse_rate_limits
 from s3edge.web.addresses import Network, parse_networks
 
@@ -117,6 +119,14 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("S3EDGE_TASK_DEADLINE_S", "After how many seconds a task ends in error", "900"),
     Setting("S3EDGE_PREDICT_TIMEOUT_S", "How long one attempt of the model may take", "120"),
     Setting("S3EDGE_DISPATCH_CONCURRENCY", "How many tasks one process runs at once", "64"),
+    Setting(
+        "S3EDGE_DISPATCH",
+        "Who runs tasks: inline (the servers) or procrastinate (s3edge worker, needs Postgres)",
+        INLINE,
+    ),
+    Setting(
+        "S3EDGE_MAX_BACKLOG", "How many tasks may wait before new ones are refused (503)", "10000"
+    ),
     Setting("S3EDGE_DATA_DIR", "Where the embedded parts live", ".s3edge"),
     Setting("S3EDGE_PUBLIC_URL", "How the outside reaches this server", "the bound address"),
     Setting("S3EDGE_LOG", "How much is logged: debug, info, warning or error", "info"),
@@ -156,6 +166,8 @@ class Settings:
     task_deadline_s: int = 900
     predict_timeout_s: float = 120.0
     dispatch_concurrency: int = 64
+    dispatch: str = INLINE
+    max_backlog: int = 10_000
     data_dir: Path = Path(".s3edge")
     public_url: str | None = None
     log_level: str = "info"
@@ -200,6 +212,8 @@ def parse_settings(environ: Mapping[str, str]) -> Settings:
         task_deadline_s=read.value("S3EDGE_TASK_DEADLINE_S", _integer(1, 86_400), 900),
         predict_timeout_s=read.value("S3EDGE_PREDICT_TIMEOUT_S", _seconds(3600), 120.0),
         dispatch_concurrency=read.value("S3EDGE_DISPATCH_CONCURRENCY", _integer(1, 1000), 64),
+        dispatch=read.text("S3EDGE_DISPATCH", INLINE),
+        max_backlog=read.value("S3EDGE_MAX_BACKLOG", _integer(1, COUNTED_BACKLOG), 10_000),
         data_dir=data_dir,
         public_url=read.value("S3EDGE_PUBLIC_URL", _base_url, None),
         log_level=read.value("S3EDGE_LOG", _choice(*LOG_LEVELS), "info"),
