@@ -1,0 +1,267 @@
+"""The ``Database`` port on Postgres itself."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+from uuid import UUID
+
+import msgspec
+import psycopg
+from psycopg.rows import DictRow
+from psycopg.types.json import Jsonb
+
+from s3edge.errors import Code, EdgeError, invalid, unavailable
+from s3edge.ports import Clock, Finding, Wiring
+from s3edge.rules.storable import without_nul
+from s3edge.values import (
+    Account,
+    Json,
+    NewTask,
+    Outcome,
+    Page,
+    Profile,
+    Reservation,
+    ResultQuery,
+    Task,
+    User,
+)
+from s3edge_postgres import statements
+from s3edge_postgres.address import PostgresAddress, parse_address
+from s3edge_postgres.connections import Connections, deadline
+from s3edge_postgres.migrations import SCHEMA_VERSION
+from s3edge_postgres.refusals import error_of_call
+from s3edge_postgres.rows import Terms, account_of, reservation_of, task_of
+
+
+ACCOUNTS_AT_A_TIME = 500
+
+
+class PostgresDatabase:
+    """
+    Calls the schema's functions directly, as the role that owns them; every read names its user.
+
+    Prices are kept in the database; this writes its own there before the first charge.
+
+    Args:
+        address: Where it is.
+        clock: Compared with the database's when it is examined.
+        terms: The prices and times that the settings say.
+    """
+
+    def __init__(self, address: PostgresAddress, clock: Clock, terms: Terms) -> None:
+        self._address = address
+        self._clock = clock
+        self._terms = terms
+        self._has_agreed = False
+        self._connections = Connections(address)
+
+    async def __aenter__(self) -> Self:
+        """Open the pool; the database itself may be down."""
+        await self._connections.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the connections."""
+        await self._connections.__aexit__(kind, error, trace)
+
+    async def profile(self, user: User) -> Profile:
+        """Implement ``Database``."""
+        ends_at = deadline()
+        await self._agree(ends_at)
+        [row] = await self._rows(statements.PROFILE, {"user_id": user.user_id}, ends_at=ends_at)
+        return Profile(user.user_id, row["credits"])
+
+    async def reserve_task(self, user: User, new: NewTask) -> Reservation:
+        """Implement ``Database``."""
+        ends_at = deadline()
+        await self._agree(ends_at)
+        # Repeatable: the task's id is chosen here, and gets the same answer again.
+        [row] = await self._rows(
+            statements.RESERVE_TASK,
+            {
+                "user_id": user.user_id,
+                "task_id": new.id,
+                "image_url": new.source_image_url,
+                "text_prompt": new.text_prompt,
+                "project_id": new.project_id,
+                "idempotency_key": new.idempotency_key,
+                "request_hash": new.request_hash,
+            },
+            ends_at=ends_at,
+        )
+        return reservation_of(row)
+
+    async def task(self, user: User, task_id: UUID) -> Task | None:
+        """Implement ``Database``."""
+        rows = await self._rows(statements.TASK, {"task_id": task_id, "user_id": user.user_id})
+        return task_of(rows[0]) if rows else None
+
+    async def results(self, user: User, query: ResultQuery) -> Page:
+        """Implement ``Database``."""
+        statement = statements.results(
+            by_position=query.after is not None,
+            of_project=query.project_id is not None,
+            in_status=query.status is not None,
+        )
+        values: dict[str, Any] = {
+            "user_id": user.user_id,
+            "project_id": query.project_id,
+            "status": None if query.status is None else query.status.value,
+            # One more than asked tells whether others follow.
+            "limit": query.limit + 1,
+            "offset": query.offset,
+        }
+        if query.after is not None:
+            values |= {"created_at": query.after.created_at, "id": query.after.id}
+        rows = await self._rows(statement, values)
+        tasks = [task_of(row) for row in rows if row["id"] is not None]
+        return Page(
+            tasks=tasks[: query.limit],
+            has_more=len(tasks) > query.limit,
+            total=rows[0]["total"],
+        )
+
+    async def start_task(self, task_id: UUID) -> bool:
+        """Implement ``Database``."""
+        return await self._says_done(statements.START_TASK, {"task_id": task_id})
+
+    async def complete_task(self, task_id: UUID, outcome: Outcome) -> bool:
+        """Implement ``Database``."""
+        return await self._says_done(
+            statements.COMPLETE_TASK,
+            {
+                "task_id": task_id,
+                "mask_image_url": outcome.mask_image_url,
+                "labels": _jsonb(list(outcome.labels)),
+                "metadata": _jsonb(dict(outcome.metadata)),
+            },
+        )
+
+    async def fail_task(self, task_id: UUID, code: Code, message: str) -> bool:
+        """Implement ``Database``."""
+        return await self._says_done(
+            statements.FAIL_TASK,
+            {"task_id": task_id, "code": code.value, "message": without_nul(message)},
+        )
+
+    async def claim_tasks(self, limit: int, lease_s: float) -> Sequence[Task]:
+        """Implement ``Database``."""
+        # Not repeated: the tasks of a lost answer come back when their leases run out.
+        rows = await self._rows(
+            statements.CLAIM_TASKS, {"limit": limit, "lease_s": lease_s}, repeatable=False
+        )
+        return [task_of(row) for row in rows]
+
+    async def extend_leases(self, task_ids: Sequence[UUID], lease_s: float) -> None:
+        """Implement ``Database``."""
+        if task_ids:
+            await self._rows(
+                statements.EXTEND_LEASES, {"task_ids": list(task_ids), "lease_s": lease_s}
+            )
+
+    async def settle_overdue(self) -> Sequence[UUID]:
+        """Implement ``Database``."""
+        return [row["id"] for row in await self._rows(statements.SETTLE_OVERDUE, {})]
+
+    async def grant_credits(self, user_id: UUID, amount: int) -> int:
+        """
+        Implement ``Database``.
+
+        Raises:
+            EdgeError: ``NOT_FOUND`` for a user who never signed up.
+        """
+        ends_at = deadline()
+        await self._agree(ends_at)
+        try:
+            # Not repeated: twice would be twice as much.
+            [row] = await self._connections.rows(
+                statements.GRANT_CREDITS,
+                {"user_id": user_id, "amount": amount},
+                repeatable=False,
+                ends_at=ends_at,
+            )
+        except psycopg.Error as error:
+            if error.sqlstate == "PT404":
+                raise EdgeError(Code.NOT_FOUND, "There is no such user.") from None
+            if error.sqlstate == "22003":
+                raise invalid("amount", "The balance would be larger than any can be.") from None
+            raise error_of_call(error) from None
+        credits: int = row["credits"]
+        return credits
+
+    async def accounts(self) -> AsyncIterator[Account]:
+        """Implement ``Database``."""
+        after: UUID | None = None
+        while True:
+            rows = await self._rows(
+                statements.ACCOUNTS, {"after": after, "limit": ACCOUNTS_AT_A_TIME}
+            )
+            for row in rows:
+                yield account_of(row)
+            if len(rows) < ACCOUNTS_AT_A_TIME:
+                return
+            after = rows[-1]["user_id"]
+
+    async def check(self) -> None:
+        """Implement ``Checked``."""
+        [row] = await self._rows(statements.SCHEMA_VERSION, {})
+        if row["version"] < SCHEMA_VERSION:
+            raise unavailable(
+                f"the database's schema is version {row['version']}, and {SCHEMA_VERSION} is needed"
+            )
+
+    async def _agree(self, ends_at: float) -> None:
+        """Have the database charge by the settings' terms, once; several at once do no harm."""
+        if not self._has_agreed:
+            await self._rows(
+                statements.AGREE,
+                {
+                    "initial_credits": self._terms.initial_credits,
+                    "segment_cost": self._terms.segment_cost,
+                    "task_deadline_s": self._terms.task_deadline_s,
+                },
+                ends_at=ends_at,
+            )
+            self._has_agreed = True
+
+    async def _says_done(self, statement: str, values: Mapping[str, Any]) -> bool:
+        [row] = await self._rows(statement, values)
+        return row["done"] is True
+
+    async def _rows(
+        self,
+        statement: str,
+        values: Mapping[str, Any],
+        *,
+        repeatable: bool = True,
+        ends_at: float | None = None,
+    ) -> list[DictRow]:
+        try:
+            return await self._connections.rows(
+                statement, values, repeatable=repeatable, ends_at=ends_at
+            )
+        except psycopg.Error as error:
+            raise error_of_call(error) from None
+
+
+def from_url(url: str, wiring: Wiring) -> PostgresDatabase:
+    """
+    Return the database of a ``postgresql:`` setting.
+
+    Raises:
+        ValueError: The URL is malformed.
+    """
+    return PostgresDatabase(
+        parse_address(url),
+        wiring.clock,
+        Terms(wiring.initial_credits, wiring.segment_cost, wiring.task_deadline_s),
+    )
+
+
+def _jsonb(value: Json) -> Jsonb:
+    return Jsonb(without_nul(value), dumps=msgspec.json.encode)

@@ -1,0 +1,99 @@
+"""From Postgres's errors to the errors that callers know."""
+
+import logging
+
+import msgspec
+import psycopg
+
+from s3edge.errors import Code, EdgeError, invalid, unavailable
+from s3edge.rules.money import insufficient_credits, key_reused
+
+
+NOT_APPLIED = "the migrations are not applied; run: s3edge migrate"
+
+_UNKNOWN = frozenset({"3F000", "42P01", "42703", "42883"})
+"""A schema, a table, a column or a function that is not there."""
+
+_READ_ONLY = "25006"
+"""A write in a read-only transaction: all are after a failover, on what was the primary."""
+
+_ROLLED_BACK = frozenset({"40001", "40P01", "57014", "55P03"})
+"""Serialization failure, deadlock, timeouts: the statement left nothing, and the connection is good."""
+
+_PREPARED = frozenset({"26000", "42P05"})
+"""A prepared statement is not there, or is there already: another client's session, in effect."""
+
+_log = logging.getLogger(__name__)
+
+
+class _Shortfall(msgspec.Struct):
+    """What ``PT402`` says in its details."""
+
+    cost: int
+    credits: int
+
+
+def is_passing(error: psycopg.Error) -> bool:
+    """Return whether the same statement may be answered well in a moment, or over another connection."""
+    # Classes 08, 40, 53, 55, 57 and 58 of SQLSTATE, and connections that broke.
+    # https://www.psycopg.org/psycopg3/docs/api/errors.html
+    lost = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+    return lost or has_stepped_down(error)
+
+
+def has_stepped_down(error: psycopg.Error) -> bool:
+    """Return whether the server is not the primary any more: it reads on, and writes nothing."""
+    return error.sqlstate == _READ_ONLY
+
+
+def left_nothing(error: psycopg.Error) -> bool:
+    """Return whether the statement was rolled back, while its connection can be used on."""
+    return error.sqlstate in _ROLLED_BACK
+
+
+def in_brief(error: psycopg.Error) -> str:
+    """Return what may be logged of an error: not its details, which hold rows."""
+    reason = error.diag.message_primary or next(iter(str(error).splitlines()), "")
+    return f"SQLSTATE {error.sqlstate or 'none'}, {reason[:200]!r}"
+
+
+def error_of_call(error: psycopg.Error) -> EdgeError:
+    """Return the error of a statement that was refused."""
+    match error.sqlstate, error.diag.message_primary:
+        case "PT402", _:
+            return _insufficient(error.diag.message_detail or "")
+        case "PT422", _:
+            return key_reused()
+        case "PT400", "unknown_project":
+            return invalid("project_id", "There is no such project of yours.")
+        case "PT400", _:
+            return EdgeError(Code.INVALID_REQUEST, "The request cannot be recorded.")
+        case ("PT401", _) | ("PT404", "unknown_user"):
+            return EdgeError(Code.AUTH_INVALID, "There is no such user any more.")
+        case _:
+            return _fault_of_ours(error)
+
+
+def fix_of(error: psycopg.Error) -> str:
+    """Return what the operator has to do about a refusal, on one line."""
+    if error.sqlstate in _UNKNOWN:
+        return NOT_APPLIED
+    if error.sqlstate in _PREPARED:
+        return "a pooler in transaction mode stands between: add ?pooler=transaction to the URL"
+    if error.sqlstate == "42501":
+        return f"connect as the role that owns the schema, or {NOT_APPLIED}"
+    return "see the database's log"
+
+
+def _fault_of_ours(error: psycopg.Error) -> EdgeError:
+    """Return what users hear of a fault that only the operator can mend, and log what that is."""
+    _log.error("Postgres refused a statement: %s; %s", in_brief(error), fix_of(error))
+    return unavailable("The database cannot be used now; try again later.")
+
+
+def _insufficient(details: str) -> EdgeError:
+    try:
+        shortfall = msgspec.json.decode(details, type=_Shortfall)
+    except ValueError:
+        return EdgeError(Code.INSUFFICIENT_CREDITS, "You have too few credits.")
+    return insufficient_credits(shortfall.cost, shortfall.credits)

@@ -1,0 +1,120 @@
+"""
+Every statement, as text with named values.
+
+There are few of them, and none is put together from values: each is parsed once a connection.
+"""
+
+from functools import cache
+
+
+_LISTED_COLUMNS = (
+    "t.id, t.user_id, t.project_id, t.source_image_url, t.mask_image_url, t.text_prompt, t.status,"
+    " t.cost, t.error_code, t.error_message, t.created_at, t.updated_at"
+)
+"""All but what a list does not show: labels and metadata may be large, and are kept apart then."""
+
+_COLUMNS = f"{_LISTED_COLUMNS}, t.labels, t.metadata"
+
+SCHEMA_VERSION = "select public.s3edge_schema_version() as version"
+
+AGREE = """
+select s3edge.configure(%(initial_credits)s, %(segment_cost)s, %(task_deadline_s)s)
+"""
+
+PROFILE = """
+select coalesce(
+    (select p.credits from public.users_profile p where p.id = %(user_id)s),
+    s3edge.starting_credits(%(user_id)s),
+    0
+) as credits
+"""
+
+RESERVE_TASK = f"""
+select (answer ->> 'replayed')::boolean as replayed, (answer ->> 'credits')::bigint as credits,
+    {_COLUMNS}
+from s3edge.reserve_task(
+    %(user_id)s::uuid, %(task_id)s::uuid, %(image_url)s::text, %(text_prompt)s::text,
+    %(project_id)s::uuid, %(idempotency_key)s::text, %(request_hash)s::text
+) as answer
+cross join lateral jsonb_populate_record(
+    null::public.segmentation_results, answer -> 'task'
+) as t
+"""
+
+TASK = f"""
+select {_COLUMNS} from public.segmentation_results t
+where t.id = %(task_id)s and t.user_id = %(user_id)s
+"""
+
+START_TASK = "select s3edge.start_task(%(task_id)s::uuid) as done"
+
+COMPLETE_TASK = """
+select s3edge.complete_task(
+    %(task_id)s::uuid, %(mask_image_url)s::text, %(labels)s::jsonb, %(metadata)s::jsonb
+) as done
+"""
+
+FAIL_TASK = """
+select s3edge.fail_task(%(task_id)s::uuid, %(code)s::text, %(message)s::text) as done
+"""
+
+CLAIM_TASKS = f"""
+select {_COLUMNS} from s3edge.claim_tasks(%(limit)s::integer, %(lease_s)s::double precision) as t
+"""
+
+EXTEND_LEASES = """
+select s3edge.extend_leases(%(task_ids)s::uuid[], %(lease_s)s::double precision)
+"""
+
+SETTLE_OVERDUE = "select s3edge.settle_overdue(null) as id"
+
+GRANT_CREDITS = "select s3edge.grant_credits(%(user_id)s::uuid, %(amount)s::bigint) as credits"
+
+ACCOUNTS = "select * from s3edge.accounts(%(after)s::uuid, %(limit)s::integer)"
+
+ENDED_TASKS = """
+select t.id from public.segmentation_results t
+where t.id = any (%(task_ids)s::uuid[]) and t.status in ('done', 'error')
+"""
+
+
+@cache
+def results(*, by_position: bool, of_project: bool, in_status: bool) -> str:
+    """
+    Return the statement that lists a user's tasks, newest first, one more than asked for.
+
+    The walk reads the index ``(user_id, created_at desc, id desc)`` or the project's alone, whose
+    order is the list's; only the rows that are shown are looked up in the table, each by its id. The
+    ``offset 0`` keeps the planner from joining in another way. By offset the count is in the column
+    ``total`` of every row; past the end there is one row, whose ``id`` is null.
+
+    Args:
+        by_position: Whether the list goes on behind a position; else it begins at an offset.
+        of_project: Whether only a project's tasks are listed.
+        in_status: Whether only those in a status are.
+    """
+    conditions = ["w.user_id = %(user_id)s::uuid"]
+    if of_project:
+        conditions.append("w.project_id = %(project_id)s::uuid")
+    if in_status:
+        conditions.append("w.status = %(status)s::text")
+    matching = f"from public.segmentation_results w where {' and '.join(conditions)}"
+    if by_position:
+        stretch = "and (w.created_at, w.id) < (%(created_at)s::timestamptz, %(id)s::uuid)"
+        offset, counted = "", "select null::bigint as total"
+    else:
+        stretch, offset = "", "offset %(offset)s::bigint"
+        counted = f"select count(*) as total {matching}"
+    return f"""
+with counted as ({counted}), walked as (
+    select w.id, w.created_at {matching} {stretch}
+    order by w.created_at desc, w.id desc {offset} limit %(limit)s::bigint
+)
+select counted.total, shown.*
+from counted left join (
+    select t.* from walked cross join lateral (
+        select {_LISTED_COLUMNS} from public.segmentation_results t where t.id = walked.id offset 0
+    ) as t
+) as shown on true
+order by shown.created_at desc, shown.id desc
+"""
