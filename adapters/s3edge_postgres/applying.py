@@ -1,15 +1,14 @@
 """Applies SQL scripts to a database, each once, all of them or none."""
 
 import hashlib
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
+from typing import Any
 
 import psycopg
 from attrs import frozen
-from psycopg.rows import tuple_row
 
-from s3edge_postgres.address import CONNECT_TIMEOUT_S, PostgresAddress
+from s3edge_postgres.address import PostgresAddress
 from s3edge_postgres.migrations import Migration
 from s3edge_postgres.refusals import in_brief
 
@@ -41,8 +40,6 @@ create table if not exists s3edge.migrations (
 alter table s3edge.migrations enable row level security;
 revoke all on s3edge.migrations from public;
 """
-
-_log = logging.getLogger(__name__)
 
 
 class ApplyError(Exception):
@@ -86,15 +83,10 @@ def apply(
     Raises:
         ApplyError: The database cannot be reached, or refused; nothing was changed.
     """
+    # Prepared for nothing: each statement runs once, and a script holds many.
+    options: dict[str, Any] = {**address.parameters, "prepare_threshold": None}
     try:
-        with (
-            psycopg.connect(
-                **address.parameters,  # type: ignore[arg-type] - libpq's own, by name
-                row_factory=tuple_row,
-                prepare_threshold=None,
-            ) as connection,
-            connection.transaction(),
-        ):
+        with psycopg.connect(**options) as connection, connection.transaction():
             return _apply(connection, scripts, announce, dry_run=dry_run)
     except psycopg.Error as error:
         raise ApplyError(f"nothing was applied: {in_brief(error)}") from None
@@ -137,7 +129,9 @@ def _apply(
         except psycopg.Error as error:
             raise ApplyError(f"{script.name}: {in_brief(error)}; nothing was applied") from None
         connection.execute(
-            "insert into s3edge.migrations (name, sha256) values (%s, %s)",
+            # The preparation may come twice: it is what is missing that asks for it.
+            "insert into s3edge.migrations (name, sha256) values (%s, %s)"
+            " on conflict (name) do update set sha256 = excluded.sha256, applied_at = now()",
             (script.name, _sha256(script)),
         )
     return Applied([script.name for script in pending], changed)

@@ -203,7 +203,9 @@ class Connections:
         """Have the server give up when we do: it does not notice that nobody waits any more."""
         if not self._address.is_pooled:
             with TimeLimit(connection, anyio.current_time() + CONNECT_TIMEOUT_S):
-                await connection.execute(f"set statement_timeout = {round(BUDGET_S * 1000)}".encode())
+                await connection.execute(
+                    f"set statement_timeout = {round(BUDGET_S * 1000)}".encode()
+                )
         self._answered_at[connection] = anyio.current_time()
 
 

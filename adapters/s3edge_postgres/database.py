@@ -7,11 +7,13 @@ from uuid import UUID
 
 import msgspec
 import psycopg
+from attrs import asdict
 from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
 from s3edge.errors import Code, EdgeError, invalid, unavailable
-from s3edge.ports import Clock, Finding, Wiring
+from s3edge.ports import Clock, EndNews, Finding, Wiring
+from s3edge.rules.lifecycle import COUNTED_BACKLOG
 from s3edge.rules.storable import without_nul
 from s3edge.values import (
     Account,
@@ -28,6 +30,8 @@ from s3edge.values import (
 from s3edge_postgres import statements
 from s3edge_postgres.address import PostgresAddress, parse_address
 from s3edge_postgres.connections import Connections, deadline
+from s3edge_postgres.ends import announce_ends
+from s3edge_postgres.examination import examine_database
 from s3edge_postgres.migrations import SCHEMA_VERSION
 from s3edge_postgres.refusals import error_of_call
 from s3edge_postgres.rows import Terms, account_of, reservation_of, task_of
@@ -40,7 +44,8 @@ class PostgresDatabase:
     """
     Calls the schema's functions directly, as the role that owns them; every read names its user.
 
-    Prices are kept in the database; this writes its own there before the first charge.
+    Prices, and who dispatches, are kept in the database; this writes its own there before the first
+    charge.
 
     Args:
         address: Where it is.
@@ -126,28 +131,27 @@ class PostgresDatabase:
             total=rows[0]["total"],
         )
 
-    async def start_task(self, task_id: UUID) -> bool:
+    async def start_task(self, task_id: UUID, *, attempt: int | None = None) -> bool:
         """Implement ``Database``."""
-        return await self._says_done(statements.START_TASK, {"task_id": task_id})
+        return await self._change(statements.START_TASK, task_id, attempt, {})
 
-    async def complete_task(self, task_id: UUID, outcome: Outcome) -> bool:
+    async def complete_task(
+        self, task_id: UUID, outcome: Outcome, *, attempt: int | None = None
+    ) -> bool:
         """Implement ``Database``."""
-        return await self._says_done(
-            statements.COMPLETE_TASK,
-            {
-                "task_id": task_id,
-                "mask_image_url": outcome.mask_image_url,
-                "labels": _jsonb(list(outcome.labels)),
-                "metadata": _jsonb(dict(outcome.metadata)),
-            },
-        )
+        values = {
+            "mask_image_url": outcome.mask_image_url,
+            "labels": _jsonb(list(outcome.labels)),
+            "metadata": _jsonb(dict(outcome.metadata)),
+        }
+        return await self._change(statements.COMPLETE_TASK, task_id, attempt, values)
 
-    async def fail_task(self, task_id: UUID, code: Code, message: str) -> bool:
+    async def fail_task(
+        self, task_id: UUID, code: Code, message: str, *, attempt: int | None = None
+    ) -> bool:
         """Implement ``Database``."""
-        return await self._says_done(
-            statements.FAIL_TASK,
-            {"task_id": task_id, "code": code.value, "message": without_nul(message)},
-        )
+        values = {"code": code.value, "message": without_nul(message)}
+        return await self._change(statements.FAIL_TASK, task_id, attempt, values)
 
     async def claim_tasks(self, limit: int, lease_s: float) -> Sequence[Task]:
         """Implement ``Database``."""
@@ -157,12 +161,19 @@ class PostgresDatabase:
         )
         return [task_of(row) for row in rows]
 
-    async def extend_leases(self, task_ids: Sequence[UUID], lease_s: float) -> None:
+    async def extend_leases(self, held: Mapping[UUID, int], lease_s: float) -> None:
         """Implement ``Database``."""
-        if task_ids:
+        if held:
             await self._rows(
-                statements.EXTEND_LEASES, {"task_ids": list(task_ids), "lease_s": lease_s}
+                statements.EXTEND_LEASES,
+                {"task_ids": list(held), "attempts": list(held.values()), "lease_s": lease_s},
             )
+
+    async def backlog(self) -> int:
+        """Implement ``Database``."""
+        [row] = await self._rows(statements.BACKLOG, {"limit": COUNTED_BACKLOG})
+        count: int = row["count"]
+        return count
 
     async def settle_overdue(self) -> Sequence[UUID]:
         """Implement ``Database``."""
@@ -191,8 +202,8 @@ class PostgresDatabase:
             if error.sqlstate == "22003":
                 raise invalid("amount", "The balance would be larger than any can be.") from None
             raise error_of_call(error) from None
-        credits: int = row["credits"]
-        return credits
+        balance: int = row["credits"]
+        return balance
 
     async def accounts(self) -> AsyncIterator[Account]:
         """Implement ``Database``."""
@@ -215,22 +226,29 @@ class PostgresDatabase:
                 f"the database's schema is version {row['version']}, and {SCHEMA_VERSION} is needed"
             )
 
+    def examine(self) -> AsyncIterator[Finding]:
+        """Implement ``Examinable``."""
+        return examine_database(self._address, self._clock)
+
+    async def announce_ends(self, news: EndNews) -> None:
+        """Implement ``AnnouncesEnds``."""
+        await announce_ends(self._address, self._connections, news)
+
     async def _agree(self, ends_at: float) -> None:
         """Have the database charge by the settings' terms, once; several at once do no harm."""
         if not self._has_agreed:
             await self._rows(
                 statements.AGREE,
-                {
-                    "initial_credits": self._terms.initial_credits,
-                    "segment_cost": self._terms.segment_cost,
-                    "task_deadline_s": self._terms.task_deadline_s,
-                },
+                asdict(self._terms),
                 ends_at=ends_at,
             )
             self._has_agreed = True
 
-    async def _says_done(self, statement: str, values: Mapping[str, Any]) -> bool:
-        [row] = await self._rows(statement, values)
+    async def _change(
+        self, statement: str, task_id: UUID, attempt: int | None, values: Mapping[str, Any]
+    ) -> bool:
+        """Change a task, or an attempt at it; return whether anything was changed."""
+        [row] = await self._rows(statement, {"task_id": task_id, "attempt": attempt, **values})
         return row["done"] is True
 
     async def _rows(
@@ -259,7 +277,7 @@ def from_url(url: str, wiring: Wiring) -> PostgresDatabase:
     return PostgresDatabase(
         parse_address(url),
         wiring.clock,
-        Terms(wiring.initial_credits, wiring.segment_cost, wiring.task_deadline_s),
+        Terms(wiring.initial_credits, wiring.segment_cost, wiring.task_deadline_s, wiring.dispatch),
     )
 
 

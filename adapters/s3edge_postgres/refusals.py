@@ -80,6 +80,8 @@ def fix_of(error: psycopg.Error) -> str:
         return NOT_APPLIED
     if error.sqlstate in _PREPARED:
         return "a pooler in transaction mode stands between: add ?pooler=transaction to the URL"
+    if error.sqlstate == "PT412":
+        return "the queue's tables are not there; run: s3edge migrate"
     if error.sqlstate == "42501":
         return f"connect as the role that owns the schema, or {NOT_APPLIED}"
     return "see the database's log"

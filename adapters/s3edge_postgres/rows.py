@@ -5,16 +5,26 @@ from datetime import UTC
 from attrs import frozen
 from psycopg.rows import DictRow
 
+from s3edge.ports import INLINE
 from s3edge.values import Account, Reservation, Task, TaskStatus
 
 
 @frozen
 class Terms:
-    """What the database charges and grants."""
+    """
+    What the settings say and the database acts by.
+
+    Attributes:
+        initial_credits: What a new user has.
+        segment_cost: What a segmentation costs, in credits.
+        task_deadline_s: When an unanswered task is overdue, in seconds.
+        dispatch: Who dispatches tasks: ``inline``, or the scheme of a queue.
+    """
 
     initial_credits: int
     segment_cost: int
     task_deadline_s: int
+    dispatch: str = INLINE
 
 
 def task_of(row: DictRow) -> Task:
@@ -39,6 +49,7 @@ def task_of(row: DictRow) -> Task:
         metadata=metadata if isinstance(metadata, dict) else {},
         error_code=row["error_code"],
         error_message=row["error_message"],
+        attempt=row["attempt"],
     )
 
 
@@ -49,6 +60,4 @@ def reservation_of(row: DictRow) -> Reservation:
 
 def account_of(row: DictRow) -> Account:
     """Return a row of ``accounts``."""
-    return Account(
-        row["user_id"], row["credits"], row["granted"], row["used"], row["live_cost"]
-    )
+    return Account(row["user_id"], row["credits"], row["granted"], row["used"], row["live_cost"])

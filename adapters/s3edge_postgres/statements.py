@@ -9,7 +9,7 @@ from functools import cache
 
 _LISTED_COLUMNS = (
     "t.id, t.user_id, t.project_id, t.source_image_url, t.mask_image_url, t.text_prompt, t.status,"
-    " t.cost, t.error_code, t.error_message, t.created_at, t.updated_at"
+    " t.cost, t.error_code, t.error_message, t.created_at, t.updated_at, t.attempt"
 )
 """All but what a list does not show: labels and metadata may be large, and are kept apart then."""
 
@@ -18,7 +18,8 @@ _COLUMNS = f"{_LISTED_COLUMNS}, t.labels, t.metadata"
 SCHEMA_VERSION = "select public.s3edge_schema_version() as version"
 
 AGREE = """
-select s3edge.configure(%(initial_credits)s, %(segment_cost)s, %(task_deadline_s)s)
+select s3edge.configure(%(initial_credits)s, %(segment_cost)s, %(task_deadline_s)s),
+    s3edge.set_dispatch(%(dispatch)s::text)
 """
 
 PROFILE = """
@@ -46,16 +47,32 @@ select {_COLUMNS} from public.segmentation_results t
 where t.id = %(task_id)s and t.user_id = %(user_id)s
 """
 
-START_TASK = "select s3edge.start_task(%(task_id)s::uuid) as done"
+START_TASK = """
+select case when %(attempt)s::integer is null
+    then s3edge.start_task(%(task_id)s::uuid)
+    else s3edge.start_attempt(%(task_id)s::uuid, %(attempt)s::integer)
+end as done
+"""
 
 COMPLETE_TASK = """
-select s3edge.complete_task(
-    %(task_id)s::uuid, %(mask_image_url)s::text, %(labels)s::jsonb, %(metadata)s::jsonb
-) as done
+select case when %(attempt)s::integer is null
+    then s3edge.complete_task(
+        %(task_id)s::uuid, %(mask_image_url)s::text, %(labels)s::jsonb, %(metadata)s::jsonb
+    )
+    else s3edge.complete_attempt(
+        %(task_id)s::uuid, %(attempt)s::integer,
+        %(mask_image_url)s::text, %(labels)s::jsonb, %(metadata)s::jsonb
+    )
+end as done
 """
 
 FAIL_TASK = """
-select s3edge.fail_task(%(task_id)s::uuid, %(code)s::text, %(message)s::text) as done
+select case when %(attempt)s::integer is null
+    then s3edge.fail_task(%(task_id)s::uuid, %(code)s::text, %(message)s::text)
+    else s3edge.fail_attempt(
+        %(task_id)s::uuid, %(attempt)s::integer, %(code)s::text, %(message)s::text
+    )
+end as done
 """
 
 CLAIM_TASKS = f"""
@@ -63,8 +80,12 @@ select {_COLUMNS} from s3edge.claim_tasks(%(limit)s::integer, %(lease_s)s::doubl
 """
 
 EXTEND_LEASES = """
-select s3edge.extend_leases(%(task_ids)s::uuid[], %(lease_s)s::double precision)
+select s3edge.hold_attempts(
+    %(task_ids)s::uuid[], %(attempts)s::integer[], %(lease_s)s::double precision
+)
 """
+
+BACKLOG = "select s3edge.backlog(%(limit)s::integer) as count"
 
 SETTLE_OVERDUE = "select s3edge.settle_overdue(null) as id"
 

@@ -164,6 +164,28 @@ class PostgresServer:
         self._copy(name, template or self._layout(grant_defaults))
         return self.database(name)
 
+    def create_plain_database(self, name: str) -> str:
+        """
+        Make a database that has nothing of Supabase in it.
+
+        Returns:
+            The connection string of its owner, a role of the same name without further rights.
+
+        Raises:
+            psycopg.Error: The name is taken.
+        """
+        owner = sql.Identifier(name)
+        with self._process.connect() as connection:
+            connection.execute(
+                sql.SQL("create role {} login password {}").format(
+                    owner, sql.Literal(self._process.password)
+                )
+            )
+            connection.execute(
+                sql.SQL("create database {} owner {} template template0").format(owner, owner)
+            )
+        return self.database(name).url("postgres").replace("//postgres:", f"//{quote(name)}:")
+
     def database(self, name: str) -> Database:
         """Return the database of that name."""
         return Database(name, self._process.port, self._process.password)
