@@ -39,6 +39,8 @@ from s3edge_postgres.rows import Terms, account_of, reservation_of, task_of
 
 ACCOUNTS_AT_A_TIME = 500
 
+ENQUEUED_AT_A_TIME = 500
+
 
 class PostgresDatabase:
     """
@@ -225,6 +227,27 @@ class PostgresDatabase:
             raise unavailable(
                 f"the database's schema is version {row['version']}, and {SCHEMA_VERSION} is needed"
             )
+
+    @property
+    def address(self) -> PostgresAddress:
+        """Where it is."""
+        return self._address
+
+    async def has_queue(self) -> bool:
+        """Return whether the queue's tables are there."""
+        [row] = await self._rows(statements.HAS_QUEUE, {})
+        return row["is_there"] is True
+
+    async def take_task(self, task_id: UUID) -> Task | None:
+        """Lease one task as its next attempt, whoever held it; ``None`` when it has ended."""
+        rows = await self._rows(statements.TAKE_TASK, {"task_id": task_id})
+        return task_of(rows[0]) if rows else None
+
+    async def enqueue_forgotten(self) -> int:
+        """Queue open tasks that have no job, and return how many there were."""
+        [row] = await self._rows(statements.ENQUEUE_FORGOTTEN, {"limit": ENQUEUED_AT_A_TIME})
+        count: int = row["count"]
+        return count
 
     def examine(self) -> AsyncIterator[Finding]:
         """Implement ``Examinable``."""

@@ -79,6 +79,12 @@ CLAIM_TASKS = f"""
 select {_COLUMNS} from s3edge.claim_tasks(%(limit)s::integer, %(lease_s)s::double precision) as t
 """
 
+TAKE_TASK = f"select {_COLUMNS} from s3edge.take_task(%(task_id)s::uuid) t"
+
+ENQUEUE_FORGOTTEN = "select s3edge.enqueue_forgotten(%(limit)s::integer) as count"
+
+HAS_QUEUE = "select to_regclass('procrastinate.procrastinate_jobs') is not null as is_there"
+
 EXTEND_LEASES = """
 select s3edge.hold_attempts(
     %(task_ids)s::uuid[], %(attempts)s::integer[], %(lease_s)s::double precision

@@ -16,6 +16,7 @@ from s3edge.cli.openapi import openapi
 from s3edge.cli.segment import segment
 from s3edge.cli.serve import dev, serve
 from s3edge.cli.token import token
+from s3edge.cli.worker import worker
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -27,6 +28,7 @@ def commands() -> None:
 for command in (
     dev,
     serve,
+    worker,
     token,
     segment,
     demo,

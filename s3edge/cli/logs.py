@@ -16,6 +16,8 @@ _LIBRARIES = (
     "botocore",
     "httpcore",
     "httpx",
+    "procrastinate",
+    "psycopg",
     "python_multipart",
     "urllib3",
 )

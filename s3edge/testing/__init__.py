@@ -25,6 +25,7 @@ from s3edge.testing.contracts.inference_backend import (
 )
 from s3edge.testing.contracts.object_storage import ObjectStorageContract, ObjectStorageHarness
 from s3edge.testing.contracts.rate_limiter import RateLimiterContract, RateLimiterHarness
+from s3edge.testing.contracts.task_queue import TaskQueueContract, TaskQueueHarness
 from s3edge.testing.deployment import MemoryDeployment, memory_deployment
 
 
@@ -43,5 +44,7 @@ __all__ = [
     "ObjectStorageHarness",
     "RateLimiterContract",
     "RateLimiterHarness",
+    "TaskQueueContract",
+    "TaskQueueHarness",
     "memory_deployment",
 ]
