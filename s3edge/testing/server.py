@@ -6,9 +6,9 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, ClassVar, Protocol
 from uuid import UUID, uuid4
 
 import httpx
@@ -17,8 +17,6 @@ from attrs import define, field
 
 START_TIMEOUT_S = 30
 STOP_TIMEOUT_S = 60
-
-_STARTED = re.compile(r"Serving at (http://\S+?);")
 
 
 @define
@@ -35,6 +33,8 @@ class ServerProcess:
 
     folder: Path
     settings: Mapping[str, str]
+    command: ClassVar[Sequence[str]] = ("serve", "--port", "0")
+    announcement: ClassVar[re.Pattern[str]] = re.compile(r"Serving at (http://\S+?);")
     url: str = ""
     process: subprocess.Popen[str] | None = None
     _reader: threading.Thread | None = field(default=None, init=False, repr=False)
@@ -56,9 +56,14 @@ class ServerProcess:
 
     def start(self) -> None:
         """Start it on a free port, and return when it answers."""
+        self.url = self._start()
+        httpx.get(self.url + "/health", timeout=START_TIMEOUT_S).raise_for_status()
+
+    def _start(self) -> str:
+        """Start it, and return what it announces."""
         # A session of its own, so that a crash takes its worker processes along.
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "s3edge", "serve", "--port", "0"],
+        self.process = subprocess.Popen(  # noqa: S603 - our own command
+            [sys.executable, "-m", "s3edge", *self.command],
             env=self._environ(),
             stderr=subprocess.PIPE,
             text=True,
@@ -67,11 +72,11 @@ class ServerProcess:
         )
         lines = self.process.stderr
         assert lines is not None
-        self.url = self._announced(lines)
+        announced = self._announced(lines)
         # Somebody must read the log, or the pipe fills and the server stands still.
         self._reader = threading.Thread(target=self._keep_log, args=(lines,))
         self._reader.start()
-        httpx.get(self.url + "/health", timeout=START_TIMEOUT_S).raise_for_status()
+        return announced
 
     def kill(self) -> None:
         """End it as a crash would, and whatever it started."""
@@ -125,12 +130,12 @@ class ServerProcess:
         return self.process
 
     def _announced(self, lines: IO[str]) -> str:
-        """Return the address in what the server prints when it starts."""
+        """Return what the process says of itself when it has started."""
         printed = []
         for line in lines:
             printed.append(line)
             self._log_line(line)
-            match = _STARTED.search(line)
+            match = self.announcement.search(line)
             if match is not None:
                 return match[1]
         raise RuntimeError("".join(printed))
@@ -152,6 +157,18 @@ class ServerProcess:
     def _environ(self) -> Mapping[str, str]:
         clean = {name: value for name, value in os.environ.items() if "S3EDGE" not in name}
         return clean | {"S3EDGE_DATA_DIR": str(self.data_dir)} | dict(self.settings)
+
+
+@define
+class WorkerProcess(ServerProcess):
+    """One ``s3edge worker`` process; it has no address."""
+
+    command = ("worker",)
+    announcement = re.compile(r"Working on the queue, (\d+) tasks")
+
+    def start(self) -> None:
+        """Start it, and return when it works."""
+        self._start()
 
 
 class StartServer(Protocol):
