@@ -1,9 +1,5 @@
-"""The ``RateLimiter`` port by the ``limits`` library."""
+"""The ``RateLimiter`` port by any store of the ``limits`` library."""
 
-import math
-import time
-
-from limits import RateLimitItem, RateLimitItemPerSecond
 from limits.aio.storage import MemoryStorage, Storage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from limits.errors import StorageError
@@ -11,9 +7,7 @@ from limits.errors import StorageError
 from s3edge.errors import unavailable
 from s3edge.ports import RateLimiter, Wiring
 from s3edge.values import Allowance, RateLimit
-
-
-NAMESPACE = "s3edge"
+from s3edge_limits.counting import count, probe
 
 
 class LimitsRateLimiter:
@@ -25,36 +19,23 @@ class LimitsRateLimiter:
     """
 
     def __init__(self, storage: Storage) -> None:
-        self._storage = storage
         self._counter = SlidingWindowCounterRateLimiter(storage)
 
     async def hit(self, subject: str, limit: RateLimit) -> Allowance:
         """Implement ``RateLimiter``."""
-        item = _item(limit)
         try:
-            allowed = await self._counter.hit(item, subject)
-            window = await self._counter.get_window_stats(item, subject)
+            return await count(self._counter, subject, limit)
         except StorageError as error:
             raise unavailable("The store of the rate limits cannot be reached.") from error
-        return Allowance(
-            allowed=allowed,
-            limit=limit,
-            # A refused request leaves nothing, whatever was freed since it was counted.
-            remaining=max(0, window.remaining) if allowed else 0,
-            reset_s=max(1, math.ceil(window.reset_time - time.time())),
-        )
 
     async def check(self) -> None:
         """Implement ``Checked``."""
-        if not await self._storage.check():
-            raise unavailable("The store of the rate limits does not answer.")
+        try:
+            await probe(self._counter)
+        except StorageError as error:
+            raise unavailable("The store of the rate limits does not answer.") from error
 
 
 def from_url(url: str, wiring: Wiring) -> RateLimiter:  # noqa: ARG001 - the factories' signature
     """Return the limiter of a ``memory:`` setting."""
     return LimitsRateLimiter(MemoryStorage(wrap_exceptions=True))
-
-
-def _item(limit: RateLimit) -> RateLimitItem:
-    # The name keeps classes of endpoints apart that have the same quota.
-    return RateLimitItemPerSecond(limit.quota, limit.window_s, f"{NAMESPACE}:{limit.name}")
