@@ -1,11 +1,10 @@
 """Counts in a Redis or Valkey that all gateways share."""
 
-import asyncio
 import re
 import ssl
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import unquote, urlsplit
@@ -110,13 +109,12 @@ class RedisRateLimiter:
 
     async def hit(self, subject: str, limit: RateLimit) -> Allowance:
         """Implement ``RateLimiter``."""
-        with self._rest.request():
-            async with _within_time():
-                return await count(self._counter, subject, limit)
+        with self._rest.request(), _within_time():
+            return await count(self._counter, subject, limit)
 
     async def check(self) -> None:
         """Implement ``Checked``; asks the store also while it rests."""
-        async with _within_time():
+        with _within_time():
             await probe(self._counter)
 
 
@@ -175,18 +173,12 @@ def _pool(address: RedisAddress) -> BlockingConnectionPool:
     )
 
 
-@asynccontextmanager
-async def _within_time() -> AsyncIterator[None]:
-    """
-    Give a request to the store its time, and turn what goes wrong into an ``EdgeError``.
-
-    Shielded, and cut by asyncio's timeout instead of a cancel scope's: a scope cancels again and again,
-    also while the driver hands its connection back, and the pool would lose one each time.
-    """
+@contextmanager
+def _within_time() -> Iterator[None]:
+    """Give a request to the store its time, and turn what goes wrong into an ``EdgeError``."""
     try:
-        with anyio.CancelScope(shield=True):
-            async with asyncio.timeout(TIMEOUT_S):
-                yield
+        with anyio.fail_after(TIMEOUT_S):
+            yield
     except StorageError as error:
         raise _edge_error(error.storage_error) from error
     except (TimeoutError, OSError) as error:
