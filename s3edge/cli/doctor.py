@@ -96,9 +96,11 @@ async def _check(port: Port, part: Any, settings: Settings) -> Finding:
     """Ask a part what ``/health/ready`` asks it."""
     check = (await check_health({port.name: part}))[port.name]
     adapter = port.scheme(settings)
-    if check.ok:
+    if check.message is None:
         return Finding("", ok=True, message=f"{adapter}, {check.latency_ms:.1f} ms")
-    message = f"{adapter}: {check.message}; mend it, or point {port.setting} elsewhere"
+    message = (
+        f"{adapter}: {check.message.removesuffix('.')}; mend it, or point {port.setting} elsewhere"
+    )
     return Finding("", ok=False, message=message)
 
 

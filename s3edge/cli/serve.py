@@ -96,7 +96,9 @@ def _check_shareable(settings: Settings) -> None:
             )
     if scheme_of(settings.rate_limit_store) == "memory" and settings.rate_limits is not None:
         click.echo(
-            "Each worker counts requests by itself: the limits are that much higher.", err=True
+            "Each worker counts requests by itself: the limits are that much higher. Set"
+            " S3EDGE_RATE_LIMIT_STORE=redis://host:6379/0 to have them count together.",
+            err=True,
         )
 
 

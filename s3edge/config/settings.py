@@ -91,7 +91,11 @@ SETTINGS: tuple[Setting, ...] = (
         "What segments: http(s)://host:port, several by comma, or cpu: (in process, no GPU)",
         "VASTAI_BACKEND_URL or cpu:",
     ),
-    Setting("S3EDGE_RATE_LIMIT_STORE", "Where requests are counted: memory:", "memory:"),
+    Setting(
+        "S3EDGE_RATE_LIMIT_STORE",
+        "Where requests are counted: memory:, redis://... or valkey://...",
+        "memory:",
+    ),
     Setting(
         "S3EDGE_RATE_LIMITS",
         "off, or overrides as free.segment=5/minute,pro.read=600/minute,anonymous=60/minute",

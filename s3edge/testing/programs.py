@@ -7,8 +7,8 @@ it fails instead. Run as a module, this prints the Debian packages of the progra
 
 import os
 import shutil
+import sys
 
-import click
 import pytest
 from attrs import frozen
 
@@ -79,4 +79,4 @@ def missing_packages() -> list[str]:
 
 
 if __name__ == "__main__":
-    click.echo(" ".join(missing_packages()))
+    sys.stdout.write(" ".join(missing_packages()) + "\n")
