@@ -19,11 +19,14 @@ import httpx
 import psycopg
 from attrs import field, frozen
 
+from s3edge.gateway import RandomIds, SystemClock
 from s3edge.testing.server import ServerProcess, WorkerProcess
 from s3edge.testing.standins.gpu_process import GpuServerProcess
 from s3edge.testing.standins.object_store import ObjectStoreProcess
 from s3edge.testing.standins.postgres import PostgresServer
 from s3edge.testing.standins.redis_process import RedisProcess
+from s3edge.values import Tier
+from s3edge_embedded.issuer import LocalIssuer
 from s3edge_postgres.address import parse_address
 from s3edge_postgres.applying import apply
 from s3edge_postgres.migrations import migrations
@@ -83,7 +86,7 @@ class Fleet:
             self.postgres = stack.enter_context(PostgresServer(self._folder))
             self.database_url = self.postgres.create_plain_database("fleet")
             scripts = [*migrations(), *queue_scripts([])]
-            apply(parse_address(self.database_url), scripts, announce=lambda line: None)
+            apply(parse_address(self.database_url), scripts, announce=lambda _: None)
             self.redis = stack.enter_context(RedisProcess(self._folder / "redis.log"))
             store = stack.enter_context(ObjectStoreProcess())
             bucket = store.create_bucket()
@@ -135,9 +138,10 @@ class Fleet:
         with psycopg.connect(self.database_url) as connection:
             connection.execute(script.encode())
 
-    def token(self, user_id: UUID | None = None, tier: str = "enterprise") -> str:
+    def token(self, user_id: UUID | None = None, tier: Tier = Tier.ENTERPRISE) -> str:
         """Return an access token that every gateway accepts."""
-        return self.gateways[0].token(user_id or uuid4(), tier)
+        issuer = LocalIssuer(self._folder / "data", SystemClock(), RandomIds())
+        return issuer.issue(user_id or uuid4(), tier)
 
     def client(self, token: str, gateway: int = 0) -> httpx.Client:
         """Return a client of one gateway."""
