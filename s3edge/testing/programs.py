@@ -8,6 +8,7 @@ it fails instead. Run as a module, this prints the Debian packages of the progra
 import os
 import shutil
 import sys
+from collections.abc import Iterable
 
 import pytest
 from attrs import frozen
@@ -15,6 +16,9 @@ from attrs import frozen
 
 REQUIRED = "CI_REQUIRES_PROGRAMS"
 """Set to anything in the environment, it forbids to go without a program."""
+
+# Debian keeps servers where only root's PATH leads.
+_FOLDERS_OF_ROOT = ("/usr/sbin", "/usr/local/sbin")
 
 
 @frozen
@@ -65,17 +69,21 @@ class Program:
         pytest.skip(self.advice)
 
     def _found(self) -> str | None:
-        return next(filter(None, map(shutil.which, self.commands)), None)
+        path = os.pathsep.join([os.environ.get("PATH", os.defpath), *_FOLDERS_OF_ROOT])
+        found = (shutil.which(command, path=path) for command in self.commands)
+        return next(filter(None, found), None)
 
+
+PGBOUNCER = Program(("pgbouncer",), "pgbouncer")
 
 REDIS_SERVER = Program(("redis-server", "valkey-server"), "redis-server")
 
-PROGRAMS = (REDIS_SERVER,)
+PROGRAMS = (PGBOUNCER, REDIS_SERVER)
 
 
-def missing_packages() -> list[str]:
-    """Return the Debian packages of the programs that are missing."""
-    return [program.package for program in PROGRAMS if not program.is_installed()]
+def missing_packages(programs: Iterable[Program] = PROGRAMS) -> list[str]:
+    """Return the Debian packages of those programs that are missing."""
+    return [program.package for program in programs if not program.is_installed()]
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ import pytest
 from s3edge.gateway import SystemClock
 from s3edge.testing import DatabaseContract, DatabaseHarness
 from s3edge.testing.contracts.database_machine import database_machine
-from s3edge.testing.standins.pgbouncer_process import PgBouncerProcess, pgbouncer_program
+from s3edge.testing.programs import PGBOUNCER
+from s3edge.testing.standins.pgbouncer_process import PgBouncerProcess
 from s3edge.testing.standins.postgres import PostgresServer
 from s3edge.values import User
 from s3edge_postgres.address import PostgresAddress, parse_address
@@ -94,8 +95,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plain]:
 @pytest.fixture(scope="module")
 def pooler(plain: Plain) -> Iterator[PgBouncerProcess]:
     """Run a pooler in front of the database."""
-    if pgbouncer_program() is None:
-        pytest.skip("pgbouncer is not installed")
+    PGBOUNCER.require()
     with PgBouncerProcess(plain.url) as running:
         yield running
 

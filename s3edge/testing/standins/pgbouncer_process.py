@@ -18,15 +18,14 @@ from urllib.parse import unquote, urlsplit
 
 import psycopg
 
+from s3edge.testing.programs import PGBOUNCER
+
 
 HOST = "127.0.0.1"
 
 SERVER_CONNECTIONS = 3
 
 START_TIMEOUT_S = 30
-
-# Debian keeps it where only root's PATH leads.
-_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
 
 # PgBouncer refuses to run as root.
 _UNPRIVILEGED = "nobody"
@@ -48,11 +47,6 @@ default_pool_size = {server_connections}
 max_client_conn = 500
 server_login_retry = 0.2
 """
-
-
-def pgbouncer_program() -> str | None:
-    """Return where PgBouncer is installed; ``None`` where it is not."""
-    return shutil.which("pgbouncer", path=_PATH)
 
 
 class PgBouncerProcess:
@@ -84,9 +78,7 @@ class PgBouncerProcess:
         Raises:
             RuntimeError: It is not installed, or did not start; the message holds its log.
         """
-        program = pgbouncer_program()
-        if program is None:
-            raise RuntimeError("pgbouncer is not installed")
+        program = PGBOUNCER.path()
         self._folder = Path(tempfile.mkdtemp(prefix="s3edge-pgbouncer-"))
         try:
             self._start(program, self._folder)
