@@ -4,6 +4,7 @@
 #   make test [ARGS="-k upload"]                      all tests
 #   make check                                        format, lint, types, import directions, docs
 #   make bench                                        speed, as ratios measured in one run
+#   make soak [SOAK_S=600]                            ten minutes of killed servers, and nothing is lost
 #   make docs                                         the documentation as HTML
 
 PYTHON ?= python3
@@ -17,11 +18,11 @@ override PROMPT := $(value PROMPT)
 export IMAGE
 export PROMPT
 
-.PHONY: help demo test check bench docs clean
+.PHONY: help demo test check bench soak docs clean
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n '3,7s/^# *//p' Makefile
+	@sed -n '3,8s/^# *//p' Makefile
 
 demo: $(VENV)/.installed
 	@$(BIN)/s3edge demo "$$IMAGE" "$$PROMPT"
@@ -40,6 +41,9 @@ docs: $(VENV)/.installed-check
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python tests/benchmarks/run.py
+
+soak: $(VENV)/.installed-test
+	SOAK_S=$(or $(SOAK_S),600) $(BIN)/python -m pytest -s tests/e2e/fleet/test_chaos.py -k queue $(ARGS)
 
 clean:
 	rm -rf $(VENV) dist docs/_build

@@ -2,6 +2,7 @@
 
 import random
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
@@ -19,6 +20,9 @@ TIMEOUT_S = 15.0
 
 PAUSE_S = 0.2
 """How long a user waits before that."""
+
+REPEATED = 0.05
+"""The share of accepted requests that are sent once more, as a client does that lost the answer."""
 
 ACCEPTED = 202
 
@@ -125,6 +129,7 @@ async def order(
     urls: Callable[[], Sequence[str]],
     *,
     each: int,
+    for_s: float = 0.0,
     at_once: int = 2,
     seed: int = 0,
 ) -> Orders:
@@ -134,17 +139,18 @@ async def order(
     Args:
         customers: The users.
         urls: Returns where gateways are now; each request goes to any of them.
-        each: How many tasks each user wants.
+        each: How many tasks each user wants, at the least.
+        for_s: How long they go on wanting more, in seconds.
         at_once: How many requests each has under way.
         seed: Of the choices.
     """
     orders, choices = Orders(), random.Random(seed)  # noqa: S311 - repeatable on purpose
+    ends_at = time.monotonic() + for_s
     async with httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False) as client:
 
-        async def submit(customer: Customer, keys: list[str]) -> None:
-            while keys:
-                key = keys.pop()
-                task_id = None
+        async def submit(customer: Customer, wanted: int) -> None:
+            while wanted > 0 or time.monotonic() < ends_at:
+                wanted, key, task_id = wanted - 1, str(uuid4()), None
                 while task_id is None:
                     orders.sent += 1
                     task_id = await _submit(client, choices.choice(urls()), customer, key)
@@ -156,14 +162,9 @@ async def order(
 
         async with anyio.create_task_group() as group:
             for customer in customers:
-                keys = [str(uuid4()) for _ in range(each)]
-                for _ in range(at_once):
-                    group.start_soon(submit, customer, keys)
+                for number in range(at_once):
+                    group.start_soon(submit, customer, len(range(number, each, at_once)))
     return orders
-
-
-REPEATED = 0.05
-"""The share of accepted requests that are sent once more, as a client does that lost the answer."""
 
 
 async def _submit(client: httpx.AsyncClient, url: str, customer: Customer, key: str) -> UUID | None:
