@@ -1,5 +1,6 @@
 """The stand-in of a GPU server as a process of its own."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -37,6 +38,7 @@ class GpuServerProcess:
         public_base_url: How masks are addressed; by default by endpoint and bucket.
         supabase_url: Where it writes outcomes by itself, if at all.
         service_key: With which key.
+        database_url: Where it writes them instead: ``postgresql://...``, which may hold a password.
         port: Where it listens; 0 takes a free one, and keeps it.
         process: The process, once it was started.
         log: The last lines that it wrote to standard error.
@@ -50,6 +52,7 @@ class GpuServerProcess:
     public_base_url: str = ""
     supabase_url: str = ""
     service_key: str = field(default="", repr=False)
+    database_url: str = field(default="", repr=False)
     port: int = 0
     process: subprocess.Popen[str] | None = field(default=None, repr=False)
     log: deque[str] = field(factory=lambda: deque(maxlen=KEPT_LINES), repr=False)
@@ -91,6 +94,7 @@ class GpuServerProcess:
             stdin=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            env=os.environ | self._secrets(),
         )
         lines = self.process.stderr
         assert lines is not None
@@ -121,17 +125,23 @@ class GpuServerProcess:
     def _options(self) -> list[str]:
         options = {
             "--port": str(self.port),
-            "--api-key": self.api_key,
             "--storage": self.storage,
             "--access-key-id": self.access_key_id,
-            "--secret-access-key": self.secret_access_key,
             "--region": self.region,
             "--public-base-url": self.public_base_url,
             "--supabase-url": self.supabase_url,
-            "--service-key": self.service_key,
         }
         # Joined, because a value may begin with a dash.
         return [f"{name}={value}" for name, value in options.items() if value]
+
+    def _secrets(self) -> dict[str, str]:
+        """Return what must be in no listing of processes."""
+        return {
+            "GPU_SERVER_API_KEY": self.api_key,
+            "GPU_SERVER_SECRET_ACCESS_KEY": self.secret_access_key,
+            "GPU_SERVER_SERVICE_KEY": self.service_key,
+            "GPU_SERVER_DATABASE_URL": self.database_url,
+        }
 
     def _announced(self, lines: IO[str]) -> int:
         """Return the port in what it prints when it starts."""

@@ -7,20 +7,23 @@ first answer and runs nothing twice, also when both come at once.
 
 As a process (``GpuServerProcess`` does it for tests)::
 
-    python -m s3edge.testing.standins.gpu_server --port 0 --api-key KEY --storage memory:
+    GPU_SERVER_API_KEY=... python -m s3edge.testing.standins.gpu_server --port 0 --storage memory:
 
 prints ``Serving at http://127.0.0.1:PORT`` on standard error. ``--storage`` is ``memory:`` (masks are
 kept, and served by the stand-in itself) or ``http://127.0.0.1:9000/bucket`` with ``--access-key-id``
-and ``--secret-access-key``. With ``--supabase-url`` and ``--service-key`` it writes ``processing`` and
-the outcome into the database by itself. In the same process: ``create_app``.
+and ``GPU_SERVER_SECRET_ACCESS_KEY``. With ``--supabase-url`` and ``GPU_SERVER_SERVICE_KEY``, or with
+``GPU_SERVER_DATABASE_URL`` alone, it writes ``processing`` and the outcome into the database by itself.
+Secrets come by environment, because everybody can list the arguments of a process. In the same
+process: ``create_app``.
 
 ``POST /_control`` changes what it does (``gpu_behaviour.Behaviour`` says what each field means)::
 
-    {"latency_s": 0.2, "fail": [503, 500], "silent": false, "garbage": false,
-     "model_loaded": true, "duplicate": false, "seed": 7}
+    {"latency_s": 0.2, "fail": [503, 500], "hang": 0.02, "silent": false, "garbage": false,
+     "model_loaded": true, "write": 0.05, "write_late": 0.5, "duplicate": false, "seed": 7}
 
 Fields that are left out stay as they are. ``GET /_control`` returns the behaviour and the counters
-``predict_calls`` and ``model_runs`` (by task) and ``in_flight``. Neither needs the key.
+``predict_calls`` and ``model_runs`` (by task), ``in_flight``, ``failed``, ``hung``, ``written`` and
+``written_late``. Neither needs the key.
 """
 
 import argparse
@@ -32,7 +35,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from http import HTTPStatus
 from types import FrameType
 from typing import Annotated, Any
@@ -45,13 +48,14 @@ import uvicorn
 from anyio import to_thread
 from msgspec import Meta, Struct
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from s3edge.masks import MASK_TYPE
 from s3edge.rules.keys import mask_key
-from s3edge.testing.standins.gpu_behaviour import Controls
+from s3edge.testing.standins.gpu_behaviour import Controls, Writing
 from s3edge.testing.standins.gpu_masks import (
     ImageHostDownError,
     MaskStoreDownError,
@@ -61,7 +65,7 @@ from s3edge.testing.standins.gpu_masks import (
     s3_masks,
     segment,
 )
-from s3edge.testing.standins.gpu_outcomes import SupabaseOutcomes
+from s3edge.testing.standins.gpu_outcomes import Outcomes, PostgresOutcomes, SupabaseOutcomes
 from s3edge.testing.standins.gpu_process import GpuServerProcess
 
 
@@ -116,7 +120,7 @@ class _Refusal(Exception):  # noqa: N818 - an answer like any other
 
 
 def create_app(
-    api_key: str, *, store: StoreMask | None = None, outcomes: SupabaseOutcomes | None = None
+    api_key: str, *, store: StoreMask | None = None, outcomes: Outcomes | None = None
 ) -> Starlette:
     """
     Return the stand-in as an application.
@@ -132,9 +136,7 @@ def create_app(
 class _GpuServer:
     """The state behind the endpoints."""
 
-    def __init__(
-        self, api_key: str, store: StoreMask | None, outcomes: SupabaseOutcomes | None
-    ) -> None:
+    def __init__(self, api_key: str, store: StoreMask | None, outcomes: Outcomes | None) -> None:
         self._api_key = api_key
         self._store = store
         self._outcomes = outcomes
@@ -160,7 +162,10 @@ class _GpuServer:
 
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:  # noqa: ARG002 - Starlette's signature
-        async with httpx.AsyncClient(trust_env=False) as self._client:
+        async with (
+            httpx.AsyncClient(trust_env=False) as self._client,
+            self._outcomes.opened() if self._outcomes else nullcontext(),
+        ):
             yield
 
     async def _health(self, request: Request) -> Response:  # noqa: ARG002 - as above
@@ -222,7 +227,8 @@ class _GpuServer:
             if self._controls.behaviour.garbage:
                 return Response(self._controls.garbage(str(wanted.task_id)))
             self._need_model()
-            return _json(await self._answer(wanted, str(request.base_url)))
+            answer, afterwards = await self._answer(wanted, str(request.base_url))
+            return _json(answer, afterwards=afterwards)
         finally:
             self._controls.in_flight -= 1
 
@@ -237,8 +243,9 @@ class _GpuServer:
             raise _Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "MODEL_NOT_LOADED", message)
 
     async def _outlast_silence(self, request: Request) -> bool:
-        """Wait while the stand-in is silent; tell whether the client is still there."""
-        if not self._controls.behaviour.silent:
+        """Wait while there must be no answer; tell whether the client is still there."""
+        hangs = self._controls.next_hangs()
+        if not self._controls.keeps_waiting(hangs=hangs):
             return True
         is_there = True
         async with anyio.create_task_group() as group:
@@ -251,7 +258,7 @@ class _GpuServer:
                 group.cancel_scope.cancel()
 
             group.start_soon(watch)
-            await self._controls.wait_while_silent()
+            await self._controls.wait(hangs=hangs)
             group.cancel_scope.cancel()
         return is_there
 
@@ -261,17 +268,35 @@ class _GpuServer:
         if status is not None:
             raise _Refusal(status, "ON_DEMAND", "This is a failure on demand.")
 
-    async def _answer(self, wanted: _Predict | _Batch, base_url: str) -> dict[str, Any]:
-        """Run the model once a task; whoever asks meanwhile waits for the same answer."""
+    async def _answer(
+        self, wanted: _Predict | _Batch, base_url: str
+    ) -> tuple[dict[str, Any], BackgroundTask | None]:
+        """
+        Run the model once a task; whoever asks meanwhile waits for the same answer.
+
+        Returns:
+            The answer, and what is to be done when it has gone out.
+        """
         name = (wanted.task_id, type(wanted))
         async with self._running.setdefault(wanted.task_id, anyio.Lock()):
-            if name not in self._answers:
-                self._answers[name] = await self._run(wanted, base_url)
-        return self._answers[name]
+            if name in self._answers:
+                return self._answers[name], None
+            writing = Writing.NEVER if self._outcomes is None else self._controls.next_writing()
+            results, elapsed_ms = await self._run(wanted, base_url, writing)
+            afterwards = None
+            if writing is Writing.BEFORE_ANSWER:
+                await self._report(wanted.task_id, results[0], writing)
+            elif writing is Writing.AFTER_ANSWER:
+                afterwards = BackgroundTask(self._report, wanted.task_id, results[0], writing)
+            self._answers[name] = wanted.answer(results, elapsed_ms)
+            return self._answers[name], afterwards
 
-    async def _run(self, wanted: _Predict | _Batch, base_url: str) -> dict[str, Any]:
-        if self._outcomes is not None:
-            await self._outcomes.start(self._client, wanted.task_id)
+    async def _run(
+        self, wanted: _Predict | _Batch, base_url: str, writing: Writing
+    ) -> tuple[Sequence[dict[str, Any]], float]:
+        """Return a result for each prompt, and the milliseconds that it took."""
+        if self._outcomes is not None and writing is not Writing.NEVER:
+            await self._outcomes.start(wanted.task_id)
         try:
             image = await download(self._client, wanted.image_url)
             self._controls.model_runs[str(wanted.task_id)] += 1
@@ -305,8 +330,7 @@ class _GpuServer:
             }
             for mask_url, prompt in zip(mask_urls, wanted.all_prompts(), strict=True)
         ]
-        await self._report(wanted.task_id, results[0])
-        return wanted.answer(results, elapsed_ms)
+        return results, elapsed_ms
 
     async def _keep(self, key: str, png: bytes, base_url: str) -> str:
         if self._store is not None:
@@ -314,19 +338,20 @@ class _GpuServer:
         self._kept[key] = png
         return base_url + key
 
-    async def _report(self, task_id: UUID, result: dict[str, Any]) -> None:
-        """Write an outcome, if this server does that at all."""
-        if self._outcomes is None:
-            return
+    async def _report(self, task_id: UUID, result: dict[str, Any], writing: Writing) -> None:
+        """Write an outcome into the database."""
+        assert self._outcomes is not None
         metadata = {
             "inference_time_ms": result["inference_time_ms"],
             "confidence": result["confidence"],
             "model_version": MODEL_VERSION,
         }
-        for _ in range(2 if self._controls.behaviour.duplicate else 1):
-            await self._outcomes.complete(
-                self._client, task_id, result["mask_url"], result["labels"], metadata
-            )
+        heard = [
+            await self._outcomes.complete(task_id, result["mask_url"], result["labels"], metadata)
+            for _ in range(2 if self._controls.behaviour.duplicate else 1)
+        ]
+        if any(heard):
+            self._controls.count_written(writing)
 
 
 async def _body(request: Request, kind: type[_Predict | _Batch]) -> _Predict | _Batch:
@@ -341,8 +366,11 @@ async def _body(request: Request, kind: type[_Predict | _Batch]) -> _Predict | _
         raise _Refusal(HTTPStatus.BAD_REQUEST, "INVALID_REQUEST", str(error)) from None
 
 
-def _json(document: Any, status: int = HTTPStatus.OK) -> Response:
-    return Response(msgspec.json.encode(document), status, media_type="application/json")
+def _json(
+    document: Any, status: int = HTTPStatus.OK, *, afterwards: BackgroundTask | None = None
+) -> Response:
+    body = msgspec.json.encode(document)
+    return Response(body, status, media_type="application/json", background=afterwards)
 
 
 async def _refused(request: Request, error: Exception) -> Response:  # noqa: ARG001 - Starlette's signature
@@ -359,7 +387,9 @@ def main() -> None:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", options.port))
     listener.listen()
-    app = create_app(options.api_key, store=_store(options), outcomes=_outcomes(options))
+    app = create_app(
+        _secret("API_KEY"), store=_store(options), outcomes=_outcomes(options.supabase_url)
+    )
     # uvicorn raises the signal again when it has stopped; that a stop worked is no failure.
     signal.signal(signal.SIGTERM, _exit_well)
     if options.until_stdin_ends:
@@ -374,18 +404,22 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="A GPU server without a GPU, for tests.")
     parser.add_argument("--port", type=int, default=0, help="where to listen; 0 takes a free one")
-    parser.add_argument("--api-key", required=True, help="what X-API-Key must hold")
     parser.add_argument("--storage", default="memory:", help="memory:, or http://host:port/bucket")
     parser.add_argument("--access-key-id", default="", help="of the storage")
-    parser.add_argument("--secret-access-key", default="", help="of the storage")
     parser.add_argument("--region", default="us-east-1", help="of the storage")
     parser.add_argument("--public-base-url", default="", help="how masks are addressed")
     parser.add_argument("--supabase-url", default="", help="where to write outcomes, if at all")
-    parser.add_argument("--service-key", default="", help="with which key")
     parser.add_argument(
         "--until-stdin-ends", action="store_true", help="end with whoever started it"
     )
-    return parser.parse_args()
+    options = parser.parse_args()
+    if not _secret("API_KEY"):
+        parser.error("set GPU_SERVER_API_KEY to what X-API-Key must hold")
+    if options.supabase_url and _secret("DATABASE_URL"):
+        parser.error(
+            "leave out --supabase-url or GPU_SERVER_DATABASE_URL: one of them is written to"
+        )
+    return options
 
 
 def _store(options: argparse.Namespace) -> StoreMask | None:
@@ -396,16 +430,21 @@ def _store(options: argparse.Namespace) -> StoreMask | None:
         endpoint,
         bucket,
         access_key_id=options.access_key_id,
-        secret_access_key=options.secret_access_key,
+        secret_access_key=_secret("SECRET_ACCESS_KEY"),
         region=options.region,
         public_base_url=options.public_base_url or None,
     )
 
 
-def _outcomes(options: argparse.Namespace) -> SupabaseOutcomes | None:
-    if not options.supabase_url:
-        return None
-    return SupabaseOutcomes(options.supabase_url, options.service_key)
+def _outcomes(supabase_url: str) -> Outcomes | None:
+    database_url = _secret("DATABASE_URL")
+    if supabase_url:
+        return SupabaseOutcomes(supabase_url, _secret("SERVICE_KEY"))
+    return PostgresOutcomes(database_url) if database_url else None
+
+
+def _secret(name: str) -> str:
+    return os.environ.get(f"GPU_SERVER_{name}", "")
 
 
 def _end_with_stdin() -> None:

@@ -10,6 +10,8 @@ from typing import Any, ClassVar
 from uuid import uuid4
 
 import httpx
+import psutil
+import psycopg
 import pytest
 from attrs import define
 from PIL import Image
@@ -17,6 +19,8 @@ from PIL import Image
 from s3edge.cli.server import bind, running_in_thread, url_of
 from s3edge.testing.standins.gpu_outcomes import SupabaseOutcomes
 from s3edge.testing.standins.gpu_server import GpuServerProcess, create_app
+from s3edge.testing.standins.postgres import Database, PostgresServer
+from s3edge_postgres.migrations import migrations
 
 
 KEY = "the-key"
@@ -29,9 +33,12 @@ LONG_S = 10.0
 WELL_BEHAVED = {
     "latency_s": 0.0,
     "fail": [],
+    "hang": 0.0,
     "silent": False,
     "garbage": False,
     "model_loaded": True,
+    "write": 1.0,
+    "write_late": 0.0,
     "duplicate": False,
     "seed": 0,
 }
@@ -321,13 +328,58 @@ def test_failures_come_in_the_order_that_was_asked_for(client: Client) -> None:
 
 
 def test_a_share_of_failures_is_repeatable(client: Client) -> None:
-    """The same seed fails the same requests."""
+    """The same seed fails the same requests, whatever else is left to chance; they are counted."""
     runs = []
-    for _ in range(2):
-        client.control(fail=0.5, seed=7)
+    before = client.control()["failed"]
+    for garbage in (False, False, True):
+        client.control(fail=0.5, garbage=garbage, seed=7)
         runs.append([client.predict().status_code for _ in range(20)])
-    assert runs[0] == runs[1]
+    assert runs[0] == runs[1] == runs[2]
     assert set(runs[0]) == {200, 503}
+    assert client.control()["failed"] - before == 3 * runs[0].count(503)
+
+
+def hung(client: Client, predictions: int) -> list[bool]:
+    """Return which of so many predictions, all at once in flight but sent in turn, hang."""
+    hangs = []
+    with ThreadPoolExecutor(predictions) as threads:
+        waiting = []
+        for _ in range(predictions):
+            before = client.control()["hung"]
+            waiting.append(threads.submit(client.predict))
+            while not waiting[-1].done() and client.control()["hung"] == before:
+                pass
+            hangs.append(client.control()["hung"] > before)
+        assert [not answer.done() for answer in waiting] == hangs
+        report = client.control()
+        assert report["in_flight"] == sum(hangs)
+        client.control(hang=0.0)
+        assert {answer.result(LONG_S).status_code for answer in waiting} == {200}
+    return hangs
+
+
+def test_a_share_hangs_until_it_is_told_otherwise(client: Client) -> None:
+    """The same ones each time; the others are answered meanwhile, and in the end all are."""
+    runs = []
+    for duplicate in (False, True):
+        client.control(hang=0.4, duplicate=duplicate, seed=3)
+        runs.append(hung(client, 12))
+    assert runs[0] == runs[1]
+    assert set(runs[0]) == {True, False}
+    assert client.control()["in_flight"] == 0
+
+
+def test_what_hangs_ends_with_its_client(client: Client) -> None:
+    """Nobody waits on behalf of one who has gone, and the model does not run."""
+    client.control(hang=1.0)
+    request = client.request()
+    with pytest.raises(httpx.ReadTimeout):
+        client.post("/api/v1/predict", request, timeout_s=SHORT_S)
+    while client.control()["in_flight"]:
+        pass
+    report = client.control(hang=0.0)
+    assert request["task_id"] in report["predict_calls"]
+    assert request["task_id"] not in report["model_runs"]
 
 
 def test_garbage_is_never_an_answer(client: Client) -> None:
@@ -354,7 +406,17 @@ def test_a_silent_server_answers_when_it_is_silent_no_more(client: Client) -> No
 
 @pytest.mark.parametrize(
     "change",
-    [{"silnet": True}, {"latency_s": -1}, {"fail": 2.0}, {"fail": [200]}, {"seed": "x"}, 5],
+    [
+        {"silnet": True},
+        {"latency_s": -1},
+        {"fail": 2.0},
+        {"fail": [200]},
+        {"hang": 1.5},
+        {"write": -0.1},
+        {"write_late": True},
+        {"seed": "x"},
+        5,
+    ],
 )
 def test_a_misspelt_control_is_refused(client: Client, change: Any) -> None:
     """And changes nothing."""
@@ -415,6 +477,155 @@ def test_a_database_that_is_away_costs_no_answer(client: Client, images: str) ->
             running_in_thread(app, listener),
         ):
             assert Client(http, images).predict().status_code == 200
+
+
+@define
+class Tasks:
+    """The tasks of a real database."""
+
+    database: Database
+    owner: psycopg.Connection
+
+    def reserve(self) -> str:
+        """Have a new user reserve a task; return its id."""
+        user_id, task_id = uuid4(), uuid4()
+        with psycopg.connect(self.database.url("supabase_auth_admin")) as auth:
+            auth.execute("insert into auth.users (id) values (%s)", (user_id,))
+        self.owner.execute(
+            "select s3edge.reserve_task(%s, %s, 'http://images.test/i', 'x', null, null, null)",
+            (user_id, task_id),
+        )
+        return str(task_id)
+
+    def outcome(self, task_id: str) -> tuple[str, str | None]:
+        """Return a task's state and mask."""
+        row = self.owner.execute(
+            "select status, mask_image_url from public.segmentation_results where id = %s",
+            (task_id,),
+        ).fetchone()
+        assert row is not None
+        return row[0], row[1]
+
+
+@pytest.fixture(scope="module")
+def tasks(postgres: PostgresServer) -> Iterator[Tasks]:
+    """Make a database with the schema in it."""
+    database = postgres.create_database("gpu_outcomes")
+    for migration in migrations():
+        database.apply(migration.sql)
+    with psycopg.connect(database.url("postgres"), autocommit=True) as owner:
+        yield Tasks(database, owner)
+
+
+@pytest.fixture
+def writer(tasks: Tasks, images: str) -> Iterator[Client]:
+    """Run a server that writes into that database, and return a client of it."""
+    with (
+        GpuServerProcess(database_url=tasks.database.url("postgres")) as server,
+        httpx.Client(base_url=server.url, trust_env=False) as http,
+    ):
+        yield Client(http, images, server.api_key)
+
+
+def test_outcomes_are_written_into_postgres(tasks: Tasks, writer: Client) -> None:
+    """Before they are answered, if at all; said twice, the second time changes nothing."""
+    writer.control(duplicate=True)
+    written = tasks.reserve()
+    answer = writer.predict(task_id=written)
+    assert tasks.outcome(written) == ("done", answer.json()["mask_url"])
+    writer.control(write=0.0)
+    unwritten = tasks.reserve()
+    assert writer.predict(task_id=unwritten).status_code == 200
+    assert tasks.outcome(unwritten) == ("pending", None)
+    report = writer.control()
+    assert (report["written"], report["written_late"]) == (1, 0)
+
+
+def test_outcomes_are_written_after_the_answer(tasks: Tasks, writer: Client) -> None:
+    """That does not wait for the database; a repeat of the prediction writes nothing again."""
+    writer.control(write_late=1.0)
+    task_id = tasks.reserve()
+    tasks.owner.execute("select s3edge.start_task(%s)", (task_id,))
+    with tasks.owner.transaction():
+        tasks.owner.execute(
+            "select from public.segmentation_results where id = %s for update", (task_id,)
+        )
+        answer = writer.predict(task_id=task_id)
+        assert answer.status_code == 200
+        assert tasks.outcome(task_id) == ("processing", None)
+        assert writer.control()["written"] == 0
+    while writer.control()["written"] == 0:
+        pass
+    assert tasks.outcome(task_id) == ("done", answer.json()["mask_url"])
+    assert writer.predict(task_id=task_id).content == answer.content
+    report = writer.control()
+    assert (report["written"], report["written_late"]) == (1, 1)
+
+
+def test_both_orders_and_neither_occur(tasks: Tasks, writer: Client) -> None:
+    """As often as was asked for, and the same ones each time."""
+    runs = []
+    for _ in range(2):
+        writer.control(write=0.5, write_late=0.5, seed=5)
+        run = []
+        for _ in range(16):
+            before = writer.control()
+            task_id = tasks.reserve()
+            assert writer.predict(task_id=task_id).status_code == 200
+            # A task that is to be written is at least begun before it is answered.
+            is_written = tasks.outcome(task_id)[0] != "pending"
+            while is_written and writer.control()["written"] == before["written"]:
+                pass
+            assert tasks.outcome(task_id)[0] == ("done" if is_written else "pending")
+            run.append((is_written, writer.control()["written_late"] - before["written_late"]))
+        runs.append(run)
+    assert runs[0] == runs[1]
+    assert set(runs[0]) == {(False, 0), (True, 0), (True, 1)}
+
+
+@pytest.mark.parametrize("write_late", [0.0, 1.0])
+def test_a_postgres_that_is_away_costs_no_answer(images: str, write_late: float) -> None:
+    """It is logged without the URL, and not counted as written."""
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        url = f"postgresql://somebody:hunter2@127.0.0.1:{nobody.getsockname()[1]}/x"
+        with (
+            GpuServerProcess(database_url=url) as server,
+            httpx.Client(base_url=server.url, trust_env=False) as http,
+        ):
+            server.control(write_late=write_late)
+            assert Client(http, images, server.api_key).predict().status_code == 200
+            while sum("could not be called" in line for line in server.log) < 2:
+                assert server.report()["written"] == 0
+    assert not any("hunter2" in line or "somebody" in line for line in server.log)
+
+
+def test_no_secret_is_among_the_arguments() -> None:
+    """Everybody on the machine can list those."""
+    secrets = ("key-1", "key-2", "postgresql://user:key-3@127.0.0.1/x")
+    with GpuServerProcess(
+        api_key=secrets[0], secret_access_key=secrets[1], database_url=secrets[2]
+    ) as server:
+        arguments = psutil.Process(server.pid).cmdline()
+    assert "--port" in " ".join(arguments)
+    assert not any(secret in f"{arguments} {server!r}" for secret in secrets)
+
+
+@pytest.mark.parametrize(
+    ("server", "advice"),
+    [
+        (GpuServerProcess(api_key=""), "set GPU_SERVER_API_KEY"),
+        (
+            GpuServerProcess(supabase_url="http://127.0.0.1:1", database_url="postgresql://x"),
+            "leave out",
+        ),
+    ],
+    ids=["no key", "two databases"],
+)
+def test_a_process_needs_a_key_and_one_database(server: GpuServerProcess, advice: str) -> None:
+    """Or it says what to do."""
+    with pytest.raises(RuntimeError, match=advice):
+        server.start()
 
 
 def test_the_process_keeps_its_address_over_a_crash(images: str) -> None:
