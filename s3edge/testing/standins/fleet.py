@@ -64,7 +64,7 @@ class Fleet:
         postgres: The database server.
         database_url: The database, as its owner reaches it; holds the password.
         redis: Counts requests.
-        gpu: Runs the model; it stores its masks itself.
+        gpu: Runs the model and keeps its masks; writes outcomes by itself only when told to.
         gateways: The servers.
         workers: Those who take tasks from the queue.
     """
@@ -90,7 +90,9 @@ class Fleet:
             self.redis = stack.enter_context(RedisProcess(self._folder / "redis.log"))
             store = stack.enter_context(ObjectStoreProcess())
             bucket = store.create_bucket()
-            self.gpu = stack.enter_context(GpuServerProcess(api_key=API_SECRET_KEY))
+            self.gpu = stack.enter_context(
+                GpuServerProcess(api_key=API_SECRET_KEY, database_url=self.database_url)
+            )
             settings = {
                 **bucket.r2_settings(),
                 "VASTAI_BACKEND_URL": self.gpu.url,
@@ -111,6 +113,8 @@ class Fleet:
             for process in self.processes:
                 stack.callback(_end, process)
                 process.start()
+            # Nothing is written into the database but what is asked for.
+            self.gpu.control(write=0)
             self._stack = stack.pop_all()
         return self
 

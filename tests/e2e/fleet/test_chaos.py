@@ -4,7 +4,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Sequence
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import anyio
 import pytest
@@ -88,9 +88,7 @@ def assert_nothing_was_lost(fleet: Fleet, orders: Orders, users: Sequence[Custom
     assert len(rows) == len(orders.accepted)
     assert {status for *_, status in rows} <= {"done", "error"}
     done = Counter(user_id for _, user_id, _, status in rows if status == "done")
-    balances: dict[UUID, int] = dict(
-        fleet.query("select id, credits from public.users_profile")  # type: ignore[arg-type] - pairs
-    )
+    balances = dict(fleet.query("select id, credits from public.users_profile"))
     for user in users:
         assert balances[user.user_id] == INITIAL_CREDITS - done[user.user_id]
     reconciled = fleet.gateways[0].run("reconcile")
@@ -125,7 +123,9 @@ def test_nothing_is_lost_or_paid_twice(
         fleet.query("select status, count(*) from public.segmentation_results group by 1")
     )
     gpu = {name: count for name, count in fleet.gpu.report().items() if isinstance(count, int)}
+    # It was as bad as it was meant to be, and yet most tasks were done.
     assert killer.kills >= submitted_s / KILL_EVERY_S / 3
+    assert min(gpu["hung"], gpu["written"], gpu["written_late"]) > 0
     assert statuses["done"] > 0.9 * len(orders.accepted)
     print(  # noqa: T201 - the figures of a soak
         f"{len(orders.accepted)} tasks of {USERS} users in {orders.sent} requests,"
