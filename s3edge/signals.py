@@ -1,10 +1,15 @@
 """Wakes those who wait for a task's end, within one process."""
 
+import math
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from uuid import UUID
 
 import anyio
+
+
+LOOK_EVERY_S = 1.0
+"""How often a waiter looks by itself, where nobody tells of outcomes that another process wrote."""
 
 
 class TaskSignals:
@@ -28,6 +33,11 @@ class TaskSignals:
         """Wake everybody who watches this task."""
         for watch in self._watches.get(task_id, ()):
             watch.wake()
+
+    @property
+    def look_every_s(self) -> float:
+        """How often a waiter has to look by itself, in seconds."""
+        return math.inf if self.hears_all else LOOK_EVERY_S
 
     def awaited(self) -> Collection[UUID]:
         """Return the tasks that somebody watches."""

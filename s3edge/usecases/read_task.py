@@ -1,5 +1,6 @@
 """Tell a user how a task stands, at once or when it has ended."""
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol
@@ -16,9 +17,6 @@ from s3edge.values import Task, User
 MAX_WAIT_S = 30.0
 """Contract: ``?wait=`` holds an answer for at most 30 seconds."""
 
-POLL_INTERVAL_S = 1.0
-"""How often a waiter looks by itself, where nobody tells of outcomes that another process wrote."""
-
 
 class Watch(Protocol):
     """Waits for one task's end."""
@@ -34,7 +32,7 @@ async def read_task(
     database: Database,
     watch: Callable[[UUID], AbstractContextManager[Watch]],
     wait_s: float = 0.0,
-    look_every_s: float = POLL_INTERVAL_S,
+    look_every_s: float = math.inf,
 ) -> Task:
     """
     Return one of the user's tasks.
@@ -45,7 +43,7 @@ async def read_task(
         database: Keeps it.
         watch: Opens a watch on a task.
         wait_s: How long to hold the answer until the task has ended.
-        look_every_s: How often to look meanwhile; not before the end where the watch hears of all ends.
+        look_every_s: How often to look meanwhile, where the watch does not hear of all ends.
 
     Raises:
         EdgeError: ``NOT_FOUND`` for another user's task as for none, ``SERVICE_UNAVAILABLE``.

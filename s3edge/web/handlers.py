@@ -14,7 +14,7 @@ from s3edge.usecases.check_health import CheckResult, check_health
 from s3edge.usecases.list_results import list_results
 from s3edge.usecases.read_account import read_account
 from s3edge.usecases.read_result import read_result
-from s3edge.usecases.read_task import POLL_INTERVAL_S, read_task
+from s3edge.usecases.read_task import read_task
 from s3edge.usecases.request_segmentation import SegmentationRequest, request_segmentation
 from s3edge.usecases.upload_image import upload_image
 from s3edge.values import Task, TaskStatus
@@ -119,7 +119,7 @@ async def task(call: Call) -> Reply:
         database=call.gateway.database,
         watch=call.gateway.signals.watch,
         wait_s=query.wait,
-        look_every_s=query.wait if call.gateway.signals.hears_all else POLL_INTERVAL_S,
+        look_every_s=call.gateway.signals.look_every_s,
     )
     return Reply(
         messages.TaskState(

@@ -12,8 +12,8 @@ from s3edge.errors import Code
 from s3edge.gateway import Gateway, GatewayOptions
 from s3edge.memory import MemoryDatabase
 from s3edge.rules.limits import DEFAULT_RATE_LIMITS
+from s3edge.signals import LOOK_EVERY_S
 from s3edge.testing.clock import ManualClock
-from s3edge.usecases.read_task import POLL_INTERVAL_S
 from s3edge.values import Outcome, Task, User
 from s3edge.web.http import Response
 
@@ -284,7 +284,7 @@ async def test_an_end_that_another_process_wrote_is_found(
 
     assert poll.response is not None
     assert data_of(poll.response)["status"] == "done"
-    assert anyio.current_time() <= ended_at + POLL_INTERVAL_S
+    assert anyio.current_time() <= ended_at + LOOK_EVERY_S
 
 
 async def test_a_false_alarm_does_not_set_off_a_storm_of_reads(
@@ -306,7 +306,7 @@ async def test_a_false_alarm_does_not_set_off_a_storm_of_reads(
 
     assert poll.response is not None
     assert data_of(poll.response)["status"] == "pending"
-    assert database.reads <= 30 / POLL_INTERVAL_S + 3
+    assert database.reads <= 30 / LOOK_EVERY_S + 3
 
 
 async def test_all_waits_end_when_the_process_stops(
