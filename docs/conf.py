@@ -37,7 +37,7 @@ nitpick_ignore_regex = [
         r"(collections(\.abc)?|contextlib|datetime|enum|pathlib|subprocess|typing|uuid)\..*",
     ),
     # Other packages', and attrs' marker for a default that is made anew for each value.
-    (r"py:.*", r"(attr|hypothesis|psycopg)\..*"),
+    (r"py:.*", r"(anyio|attr|hypothesis|psycopg)\..*"),
     # What a test is handed, and does not build itself: the source has the docstrings.
     (r"py:.*", r"s3edge\.(gateway|memory|web)\..*"),
 ]
