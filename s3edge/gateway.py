@@ -70,6 +70,8 @@ class GatewayOptions:
             the database tells.
         max_backlog: How many tasks may wait or run, in all, before new ones are refused.
         grace_s: How long running tasks may take when the gateway stops, in seconds.
+        max_requests: How many requests one process serves at once; more are refused with 503.
+        max_waits: How many long polls one process holds at once, besides.
     """
 
     rate_limits: RateLimits | None = DEFAULT_RATE_LIMITS
@@ -80,6 +82,8 @@ class GatewayOptions:
     dispatch: str = INLINE
     max_backlog: int = 10_000
     grace_s: float = SHUTDOWN_GRACE_S
+    max_requests: int = 500
+    max_waits: int = 5000
 
 
 @define

@@ -30,10 +30,10 @@ class Endpoint:
             await _refuse_websocket(scope, send)
             return
         try:
-            response = await self._web.handle(_request(scope, receive), self._path)
+            async with self._web.response_to(_request(scope, receive), self._path) as response:
+                await _send(response, send, head=scope["method"] == "HEAD")
         except ClientDisconnected:
             return
-        await _send(response, send, head=scope["method"] == "HEAD")
 
 
 def _request(scope: Scope, receive: Receive) -> Request:

@@ -131,6 +131,21 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "S3EDGE_MAX_BACKLOG", "How many tasks may wait before new ones are refused (503)", "10000"
     ),
+    Setting(
+        "S3EDGE_MAX_REQUESTS",
+        "How many requests one process serves at once; more are answered 503",
+        "500",
+    ),
+    Setting(
+        "S3EDGE_MAX_WAITS",
+        "How many long polls one process holds at once, besides; more are answered 503",
+        "5000",
+    ),
+    Setting(
+        "S3EDGE_CLIENT_TIMEOUT_S",
+        "After how many seconds a client that neither sends nor reads is cut",
+        "30",
+    ),
     Setting("S3EDGE_DATA_DIR", "Where the embedded parts live", ".s3edge"),
     Setting("S3EDGE_PUBLIC_URL", "How the outside reaches this server", "the bound address"),
     Setting("S3EDGE_LOG", "How much is logged: debug, info, warning or error", "info"),
@@ -172,6 +187,9 @@ class Settings:
     dispatch_concurrency: int = 64
     dispatch: str = INLINE
     max_backlog: int = 10_000
+    max_requests: int = 500
+    max_waits: int = 5000
+    client_timeout_s: float = 30.0
     data_dir: Path = Path(".s3edge")
     public_url: str | None = None
     log_level: str = "info"
@@ -218,6 +236,9 @@ def parse_settings(environ: Mapping[str, str]) -> Settings:
         dispatch_concurrency=read.value("S3EDGE_DISPATCH_CONCURRENCY", _integer(1, 1000), 64),
         dispatch=read.text("S3EDGE_DISPATCH", INLINE),
         max_backlog=read.value("S3EDGE_MAX_BACKLOG", _integer(1, COUNTED_BACKLOG), 10_000),
+        max_requests=read.value("S3EDGE_MAX_REQUESTS", _integer(1, 100_000), 500),
+        max_waits=read.value("S3EDGE_MAX_WAITS", _integer(0, 1_000_000), 5000),
+        client_timeout_s=read.value("S3EDGE_CLIENT_TIMEOUT_S", _seconds(3600), 30.0),
         data_dir=data_dir,
         public_url=read.value("S3EDGE_PUBLIC_URL", _base_url, None),
         log_level=read.value("S3EDGE_LOG", _choice(*LOG_LEVELS), "info"),

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 from uuid import UUID
 
@@ -31,6 +31,7 @@ async def read_task(
     *,
     database: Database,
     watch: Callable[[UUID], AbstractContextManager[Watch]],
+    waiting: Callable[[], AbstractContextManager[object]] = nullcontext,
     wait_s: float = 0.0,
     look_every_s: float = math.inf,
 ) -> Task:
@@ -42,21 +43,31 @@ async def read_task(
         task_id: Which task.
         database: Keeps it.
         watch: Opens a watch on a task.
+        waiting: Opened once while the answer is held; it may refuse.
         wait_s: How long to hold the answer until the task has ended.
         look_every_s: How often to look meanwhile, where the watch does not hear of all ends.
 
     Raises:
         EdgeError: ``NOT_FOUND`` for another user's task as for none, ``SERVICE_UNAVAILABLE``.
     """
+
+    async def look() -> Task:
+        task = await database.task(user, task_id)
+        if task is None:
+            raise EdgeError(Code.NOT_FOUND, "There is no such task.")
+        return task
+
     ends_at = anyio.current_time() + wait_s
     # The watch opens before the first look, so that no end falls in between.
     with watch(task_id) as news:
-        while True:
-            task = await database.task(user, task_id)
-            if task is None:
-                raise EdgeError(Code.NOT_FOUND, "There is no such task.")
-            left_s = ends_at - anyio.current_time()
-            if has_ended(task.status) or left_s <= 0:
-                return task
-            if not await news.wait(min(left_s, look_every_s)):
-                return task
+        task = await look()
+        if has_ended(task.status) or wait_s <= 0:
+            return task
+        with waiting():
+            while (left_s := ends_at - anyio.current_time()) > 0:
+                if not await news.wait(min(left_s, look_every_s)):
+                    break
+                task = await look()
+                if has_ended(task.status):
+                    break
+        return task

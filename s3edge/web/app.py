@@ -3,8 +3,10 @@
 import logging
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from http import HTTPMethod
 from uuid import UUID
 
 from attrs import evolve, frozen
@@ -14,6 +16,7 @@ from s3edge.gateway import Gateway
 from s3edge.rules.keys import parse_id
 from s3edge.values import Allowance
 from s3edge.web.addresses import Network, client_address, limited_network
+from s3edge.web.admission import Admission, Place
 from s3edge.web.cors import CorsPolicy, is_preflight
 from s3edge.web.envelope import failure, success
 from s3edge.web.http import Call, ClientDisconnected, Request, Response, Route
@@ -31,6 +34,8 @@ _REFUSED_TOKENS = frozenset({Code.AUTH_REQUIRED, Code.AUTH_INVALID, Code.FORBIDD
 
 _BEARER = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9._~+/=-]+) *")
 """RFC 6750's credentials; the scheme's name is case-insensitive (RFC 9110, section 11.1)."""
+
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
 @frozen
@@ -81,10 +86,19 @@ class WebApp:
         self._cors = CorsPolicy() if cors is None else cors
         self._trusted_proxies = trusted_proxies
         self._limiting = Limiting(gateway)
+        self._admission = Admission(
+            gateway.options.max_requests, gateway.options.max_waits, gateway.clock
+        )
 
-    async def handle(self, request: Request, path: PathRoutes | None) -> Response:
+    @asynccontextmanager
+    async def response_to(
+        self, request: Request, path: PathRoutes | None
+    ) -> AsyncIterator[Response]:
         """
-        Return the response to a request.
+        Serve a request: the response is sent within the context.
+
+        A request counts against the bound of the process until the context ends, so that somebody who
+        reads slowly what is streamed to them counts as well.
 
         Args:
             request: What came in, with the path's placeholders filled.
@@ -93,29 +107,31 @@ class WebApp:
         Raises:
             ClientDisconnected: There is nobody to answer.
         """
+        with self._admission.place() as place:
+            yield await self._respond(request, path, place)
+
+    async def _respond(self, request: Request, path: PathRoutes | None, place: Place) -> Response:
         request_id = self._request_id(request)
         token = REQUEST_ID.set(str(request_id))
         started = time.perf_counter()
         status = 0
         try:
-            response = await self._answer(request, path, request_id)
+            response = await self._answer(request, path, request_id, place)
             status = response.status
             return response.with_headers(
                 [("x-request-id", str(request_id)), *self._cors.headers_for(request)]
             )
         finally:
-            # The query is left out: it may hold a signature.
             _access_log.info(
-                "%s %s %s %.1f ms",
-                request.method,
-                request.path,
+                "%s %s %.1f ms",
+                _loggable(request, path),
                 status or "disconnected",
                 (time.perf_counter() - started) * 1000,
             )
             REQUEST_ID.reset(token)
 
     async def _answer(
-        self, request: Request, path: PathRoutes | None, request_id: UUID
+        self, request: Request, path: PathRoutes | None, request_id: UUID, place: Place
     ) -> Response:
         try:
             if path is None:
@@ -132,13 +148,15 @@ class WebApp:
                     ),
                     request_id,
                 ).with_headers([("allow", ", ".join(path.methods))])
-            return await self._serve(Call(request, self.gateway, request_id), route)
+            if not route.is_always_served:
+                place.take()
+            return await self._serve(Call(request, self.gateway, request_id, place), route)
         except EdgeError as error:
             return self._failure(error, request_id)
         except ClientDisconnected:
             raise
         except Exception:  # noqa: BLE001 - logged with its trace
-            _log.exception("unforeseen error at %s %s", request.method, request.path)
+            _log.exception("unforeseen error at %s", _loggable(request, path))
             return self._failure(
                 EdgeError(
                     Code.INTERNAL_ERROR,
@@ -197,6 +215,23 @@ class WebApp:
 
     def _failure(self, error: EdgeError, request_id: UUID) -> Response:
         return failure(error, request_id, self.gateway.clock.now())
+
+
+def _loggable(request: Request, path: PathRoutes | None) -> str:
+    """
+    Return what was asked for, in words of our own: a client may put anything into a path, tokens too.
+
+    Ids are shown, whatever else fills a placeholder is not, and neither is the query: it may hold a
+    signature.
+    """
+
+    def fill(placeholder: re.Match[str]) -> str:
+        given = parse_id(request.path_params.get(placeholder[1], ""))
+        return placeholder[0] if given is None else str(given)
+
+    method = request.method if request.method in HTTPMethod.__members__ else "(unknown method)"
+    shown = "(unknown path)" if path is None else _PLACEHOLDER.sub(fill, path.path)
+    return f"{method} {shown}"
 
 
 def _bearer_token(request: Request) -> str:

@@ -118,6 +118,7 @@ async def task(call: Call) -> Reply:
         _id_in_path(call),
         database=call.gateway.database,
         watch=call.gateway.signals.watch,
+        waiting=call.place.stand_aside,
         wait_s=query.wait,
         look_every_s=call.gateway.signals.look_every_s,
     )

@@ -10,6 +10,7 @@ from attrs import evolve, field, frozen
 from s3edge.errors import Code
 from s3edge.gateway import Gateway
 from s3edge.values import RequestKind, User
+from s3edge.web.admission import Place
 
 
 class ClientDisconnected(Exception):  # noqa: N818 - an event, not a fault
@@ -87,12 +88,14 @@ class Call:
         request: What came in.
         gateway: The ports.
         request_id: Names the request in headers, body and logs.
+        place: What it takes of the process's bound; a handler that only waits stands aside.
         verified_user: Who asks; ``None`` on routes without authentication.
     """
 
     request: Request
     gateway: Gateway
     request_id: UUID
+    place: Place
     verified_user: User | None = None
 
     @property
@@ -131,6 +134,7 @@ class Route:
         response_headers: Name to description, likewise.
         links: OpenAPI's links from a success to the operations that go on from it.
         limits_anonymous: Whether requests without a valid token are counted by client address.
+        is_always_served: Whether it is answered even by a process that has no place left.
     """
 
     method: str
@@ -151,6 +155,7 @@ class Route:
     response_headers: Mapping[str, str] = field(factory=dict)
     links: Mapping[str, Mapping[str, Any]] = field(factory=dict)
     limits_anonymous: bool = True
+    is_always_served: bool = False
 
 
 @runtime_checkable

@@ -179,6 +179,10 @@ def _responses(route: Route) -> dict[str, Any]:
         responses[str(status)] = _response(
             "Not able to serve", f"Success_{message.__name__}_", headers | _RETRY_AFTER
         )
+        if not route.is_always_served:
+            # The same status as that of a process that has no place left.
+            schemas = [_ref(_clean(f"Success_{message.__name__}_")), _ref("Failure")]
+            responses[str(status)]["content"] = {JSON_TYPE: {"schema": {"oneOf": schemas}}}
     return responses
 
 

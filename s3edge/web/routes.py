@@ -65,6 +65,8 @@ API_ROUTES: tuple[Route, ...] = (
         data=messages.Health,
         # Load balancers ask all the time, from one address.
         limits_anonymous=False,
+        # And who is busy is not dead.
+        is_always_served=True,
     ),
     Route(
         "GET",

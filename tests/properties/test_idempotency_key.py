@@ -233,7 +233,8 @@ def test_no_request_is_our_own_error(
 
     async def handle() -> Response | None:
         try:
-            return await web.handle(sent, path)
+            async with web.response_to(sent, path) as response:
+                return response
         except ClientDisconnected:
             assert disconnects
             return None

@@ -144,7 +144,8 @@ def send(
             path_params=path_params,
             peer=peer,
         )
-        return await app.handle(request, routes)
+        async with app.response_to(request, routes) as response:
+            return response
 
     return send
 

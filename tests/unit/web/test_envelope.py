@@ -179,8 +179,42 @@ async def test_the_access_log_leaves_the_query_out(
     await send("GET", "/nowhere?signature=hunter2")
 
     (line,) = [record for record in caplog.records if record.name == "s3edge.access"]
-    assert line.getMessage().startswith("GET /nowhere 404")
+    assert line.getMessage().startswith("GET (unknown path) 404")
     assert "hunter2" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("target", "shown"),
+    [
+        (f"/api/v1/tasks/{GIVEN}", f"GET /api/v1/tasks/{GIVEN} 404"),
+        ("/api/v1/tasks/eyJhbGciOi.hunter2", "GET /api/v1/tasks/{id} 404"),
+        ("/media/eyJhbGciOi.hunter2", "GET /media/{key:path} 404"),
+        ("/eyJhbGciOi.hunter2", "GET (unknown path) 404"),
+    ],
+)
+async def test_the_access_log_shows_of_a_path_what_is_known(
+    send: Send, caplog: pytest.LogCaptureFixture, target: str, shown: str
+) -> None:
+    """A token that a client puts into a path by mistake is not kept; the id of a task is."""
+    caplog.set_level(logging.INFO, "s3edge.access")
+
+    await send("GET", target)
+
+    (line,) = [record for record in caplog.records if record.name == "s3edge.access"]
+    assert line.getMessage().startswith(shown)
+    assert "hunter2" not in caplog.text
+
+
+async def test_the_access_log_shows_no_method_of_the_clients_making(
+    send: Send, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Some servers pass on any word as a method."""
+    caplog.set_level(logging.INFO, "s3edge.access")
+
+    await send("hunter2", "/api/v1/me")
+
+    (line,) = [record for record in caplog.records if record.name == "s3edge.access"]
+    assert line.getMessage().startswith("(unknown method) /api/v1/me 405")
 
 
 async def test_an_unforeseen_error_hides_its_internals(

@@ -1,0 +1,150 @@
+"""
+Bounds what one process serves at a time: what is beyond it is refused before it costs anything.
+
+A queue in front of a server that is full makes everybody wait, and ends in time-outs all the same; a
+refusal that says when to come back costs microseconds. Long polls are asleep nearly all their time, so
+they stand aside, within a bound of their own, and take no place from those who have work to be done.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from s3edge.errors import EdgeError, unavailable
+from s3edge.ports import Clock
+
+
+RETRY_AFTER_S = 1
+"""When a refused request may come back: places are free again within milliseconds."""
+
+WARNING_INTERVAL_S = 60.0
+
+_log = logging.getLogger(__name__)
+
+
+class Admission:
+    """
+    The places of one process. All calls are made on one event loop.
+
+    Args:
+        max_requests: How many requests are served at once.
+        max_waits: How many long polls wait at once, besides.
+        clock: Tells when to warn.
+    """
+
+    def __init__(self, max_requests: int, max_waits: int, clock: Clock) -> None:
+        self._max_requests = max_requests
+        self._max_waits = max_waits
+        self._clock = clock
+        self._serving = 0
+        self._waiting = 0
+        self._refused = 0
+        self._warned_at: float | None = None
+
+    @property
+    def serving(self) -> int:
+        """How many requests have a place."""
+        return self._serving
+
+    @property
+    def waiting(self) -> int:
+        """How many long polls stand aside."""
+        return self._waiting
+
+    @contextmanager
+    def place(self) -> Iterator["Place"]:
+        """Hold a place, should one be taken, until the context ends."""
+        place = Place(self)
+        try:
+            yield place
+        finally:
+            place.leave()
+
+    def enter(self) -> None:
+        """Take a place; raise ``SERVICE_UNAVAILABLE`` when there is none."""
+        if self._serving >= self._max_requests:
+            raise self._refusal("This server has as much to do as it can take; try again.")
+        self._serving += 1
+        self._tell_now_and_then()
+
+    def leave(self) -> None:
+        """Give a place back."""
+        self._serving -= 1
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Count a long poll while it waits; raise ``SERVICE_UNAVAILABLE`` when too many wait."""
+        if self._waiting >= self._max_waits:
+            raise self._refusal("Too many wait for their tasks here; ask without 'wait'.")
+        self._waiting += 1
+        try:
+            yield
+        finally:
+            self._waiting -= 1
+
+    def resume(self) -> None:
+        """Take a place again after a wait, also when there is none: what is begun is finished."""
+        self._serving += 1
+
+    def _refusal(self, message: str) -> EdgeError:
+        self._refused += 1
+        self._tell_now_and_then()
+        return unavailable(message, retry_after_s=RETRY_AFTER_S)
+
+    def _tell_now_and_then(self) -> None:
+        """Log what was refused, once a minute at most: who is short of time must not write much."""
+        if not self._refused:
+            return
+        now = self._clock.now().timestamp()
+        if self._warned_at is None or now - self._warned_at >= WARNING_INTERVAL_S:
+            _log.warning(
+                "requests beyond the bounds were refused: %d since the last such line;"
+                " now %d are served and %d wait",
+                self._refused,
+                self._serving,
+                self._waiting,
+            )
+            self._warned_at = now
+            self._refused = 0
+
+
+class Place:
+    """One request's place; made by ``Admission.place``, and not taken yet."""
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+        self._is_taken = False
+
+    def take(self) -> None:
+        """
+        Begin to count.
+
+        Raises:
+            EdgeError: ``SERVICE_UNAVAILABLE`` when the process serves all that it may.
+        """
+        self._admission.enter()
+        self._is_taken = True
+
+    def leave(self) -> None:
+        """Count no longer."""
+        if self._is_taken:
+            self._is_taken = False
+            self._admission.leave()
+
+    @contextmanager
+    def stand_aside(self) -> Iterator[None]:
+        """
+        Leave the place to others while this request only waits.
+
+        Raises:
+            EdgeError: ``SERVICE_UNAVAILABLE`` when too many wait already.
+        """
+        with self._admission.aside():
+            was_taken = self._is_taken
+            self.leave()
+            try:
+                yield
+            finally:
+                if was_taken:
+                    self._admission.resume()
+                    self._is_taken = True
