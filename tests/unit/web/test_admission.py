@@ -157,10 +157,16 @@ def full(gateway: Gateway, storage: MemoryObjectStorage) -> WebApp:
     return WebApp(gateway, extra_routes=storage.routes())
 
 
-async def unread() -> AsyncIterator[bytes]:
-    """Fail if anybody reads the body."""
-    raise AssertionError
-    yield b""
+class Unread:
+    """A body that must not be read."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """Be a body."""
+        return self
+
+    async def __anext__(self) -> bytes:
+        """Fail: somebody reads."""
+        raise AssertionError
 
 
 async def test_a_full_process_refuses_before_it_does_anything(
@@ -168,7 +174,7 @@ async def test_a_full_process_refuses_before_it_does_anything(
 ) -> None:
     """Neither the token nor the body nor the database is looked at; ``/health`` is answered."""
     path = next(path for path in full.paths if path.path == "/openapi.json")
-    held = Request("GET", path.path, "", {}, unread())
+    held = Request("GET", path.path, "", {}, Unread())
     async with full.response_to(held, path) as answered:
         assert answered.status == 200
         gateway.authenticator = UntouchedAuthenticator(clock)
@@ -184,7 +190,7 @@ async def test_a_full_process_refuses_before_it_does_anything(
                 target,
                 user=None,
                 headers={"authorization": "Bearer x"},
-                body=unread(),
+                body=Unread(),
                 app=full,
             )
             error_of(answer, 503, "SERVICE_UNAVAILABLE")
@@ -236,7 +242,7 @@ async def test_what_is_streamed_counts_until_it_is_sent(
     url = storage.url_for("uploads/x").removeprefix("https://edge.test")
     target, _, query = url.partition("?")
     path = next(path for path in full.paths if path.path == "/media/{key:path}")
-    asked = Request("GET", target, query, {}, unread(), {"key": "uploads/x"})
+    asked = Request("GET", target, query, {}, Unread(), {"key": "uploads/x"})
     async with full.response_to(asked, path) as answer:
         assert answer.status == 200
         assert not isinstance(answer.body, bytes)
