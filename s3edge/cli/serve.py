@@ -9,7 +9,7 @@ import anyio
 import click
 
 from s3edge.cli.options import WRONG_USAGE, Failed, settings_of, with_environment
-from s3edge.cli.server import app_of, bind, run, run_workers, url_of
+from s3edge.cli.server import bind, run, run_workers, url_of
 from s3edge.config import Deployment, Settings, build, check_opens
 from s3edge.config.local_auth import LocalAuthenticator
 from s3edge.plugins import scheme_of
@@ -54,11 +54,11 @@ def serve(environ: Mapping[str, str], host: str, port: int, workers: int) -> Non
         if workers > 1:
             _check_shareable(settings)
             _announce(settings, url_of(listener), build(settings, bound_url=url_of(listener)))
-            run_workers(environ, listener, workers)
+            run_workers(environ, settings, listener, workers)
             return
         deployment = build(settings, bound_url=url_of(listener))
         _announce(settings, url_of(listener), deployment)
-        run(app_of(deployment), listener)
+        run(deployment, listener)
 
 
 @click.command()
@@ -81,7 +81,7 @@ def dev(environ: Mapping[str, str], host: str, port: int) -> None:
             "Paste the two lines above into another shell, then: s3edge segment IMAGE PROMPT",
             err=True,
         )
-        run(app_of(deployment), listener)
+        run(deployment, listener)
 
 
 def _check_shareable(settings: Settings) -> None:

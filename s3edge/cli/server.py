@@ -1,37 +1,40 @@
 """Runs the Starlette door on uvicorn."""
 
-import asyncio
-import signal
 import socket
-import sys
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping
+from asyncio import AbstractEventLoop
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from types import FrameType
+from functools import partial
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
-from s3edge.cli.http_protocol import BoundedHttpProtocol
 from s3edge.cli.options import Failed, export, settings_of
-from s3edge.config import Deployment, build, read_environment
-from s3edge.gateway import Gateway
+from s3edge.cli.stopping import (
+    OPEN_REQUESTS_S,
+    DrainingHttpProtocol,
+    exit_well_on_signals,
+    no_waiting_on_stop,
+    stop_with_supervisor,
+)
+from s3edge.config import Deployment, Settings, build, read_environment
+from s3edge.config.settings import CLIENT_TIMEOUT_S
 from s3edge_starlette import create_app
 
 
 WORKER_FACTORY = "s3edge.cli.server:worker_app"
 PUBLIC_URL = "S3EDGE_PUBLIC_URL"
 
-SHUTDOWN_TIMEOUT_S = 10
-"""How long open requests may take to end on a stop."""
-
 KEEP_ALIVE_S = 65
 """Longer than a load balancer's usual minute, so that it is not the server who hangs up first."""
 
 BACKLOG = 2048
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+COULD_NOT_START = "the server could not start; see the log"
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -73,7 +76,7 @@ def app_of(deployment: Deployment) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        with _no_waiting_on_stop(deployment.gateway):
+        with no_waiting_on_stop(deployment.gateway):
             async with serve(app):
                 yield
 
@@ -83,26 +86,30 @@ def app_of(deployment: Deployment) -> Starlette:
 
 def worker_app() -> Starlette:
     """Return the application of one of several worker processes, from the environment."""
+    stop_with_supervisor()
     settings = settings_of(read_environment())
     return app_of(build(settings, bound_url=settings.public_url or ""))
 
 
-def run(app: Starlette, listener: socket.socket) -> None:
+def run(deployment: Deployment, listener: socket.socket) -> None:
     """Serve in this process until a signal asks to stop; then exit with status 0."""
-    # uvicorn raises the signal again when it has stopped; that a stop worked is no failure.
-    for number in STOP_SIGNALS:
-        signal.signal(number, _exit_well)
-    server = uvicorn.Server(_config(app))
+    server = uvicorn.Server(_config(app_of(deployment), deployment.settings.client_timeout_s))
     server.run([listener])
     if not server.started:
-        raise Failed("the server could not start; see the log")
+        raise Failed(COULD_NOT_START)
 
 
-def run_workers(environ: Mapping[str, str], listener: socket.socket, workers: int) -> None:
-    """Serve in several processes that share one listening socket."""
+def run_workers(
+    environ: Mapping[str, str], settings: Settings, listener: socket.socket, workers: int
+) -> None:
+    """Serve in several processes that share one listening socket, until a signal asks to stop."""
     export({**environ, PUBLIC_URL: environ.get(PUBLIC_URL) or url_of(listener)})
-    config = _config(WORKER_FACTORY, workers=workers)
-    Multiprocess(config, [listener]).run()
+    supervisor = _Supervisor(
+        _config(WORKER_FACTORY, settings.client_timeout_s, workers), [listener]
+    )
+    supervisor.run()
+    if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
+        raise Failed(COULD_NOT_START)
 
 
 @contextmanager
@@ -118,52 +125,44 @@ def running_in_thread(app: Starlette, listener: socket.socket) -> Iterator[None]
         thread.join()
 
 
-def _config(app: Starlette | str, workers: int | None = None) -> uvicorn.Config:
-    return uvicorn.Config(
+class _Config(uvicorn.Config):
+    """uvicorn's, for processes that end with status 0 when they were asked to stop."""
+
+    def get_loop_factory(self) -> Callable[[], AbstractEventLoop] | None:
+        """Prepare the process that serves: it asks for its loop last before it takes the signals."""
+        if threading.current_thread() is threading.main_thread():
+            exit_well_on_signals()
+        return super().get_loop_factory()
+
+
+class _Supervisor(Multiprocess):
+    """uvicorn's, which lets go of the listening socket on a stop."""
+
+    def terminate_all(self) -> None:
+        """Ask the workers to stop; without them the kernel would take connections for nobody."""
+        for listener in self.sockets:
+            listener.close()
+        super().terminate_all()
+
+
+def _config(
+    app: Starlette | str, client_timeout_s: float = CLIENT_TIMEOUT_S, workers: int | None = None
+) -> uvicorn.Config:
+    # A partial of a class makes instances as the class does, and can be sent to worker processes.
+    protocol: Any = partial(DrainingHttpProtocol, client_timeout_s=client_timeout_s)
+    return _Config(
         app,
         factory=isinstance(app, str),
         workers=workers,
         log_config=None,
         access_log=False,
-        http=BoundedHttpProtocol,
+        http=protocol,
+        ws="none",
         # Whose address is believed is decided by S3EDGE_TRUSTED_PROXIES.
         proxy_headers=False,
         server_header=False,
         lifespan="on",
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
+        timeout_graceful_shutdown=OPEN_REQUESTS_S,
     )
-
-
-@contextmanager
-def _no_waiting_on_stop(gateway: Gateway) -> Iterator[None]:
-    """
-    Answer long polls as soon as a signal asks to stop.
-
-    A server waits for open requests before it ends the application's lifespan, so the application
-    would hear of the stop only when the last long poll has run out.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    loop = asyncio.get_running_loop()
-    servers_own = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        loop.call_soon_threadsafe(gateway.stop_waiting)
-        handler = servers_own[signal.Signals(number)]
-        if callable(handler):
-            handler(number, frame)
-
-    for number in STOP_SIGNALS:
-        signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number, handler in servers_own.items():
-            signal.signal(number, handler)
-
-
-def _exit_well(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's signature
-    sys.exit(0)

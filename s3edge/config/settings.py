@@ -25,6 +25,8 @@ PREFIX = "S3EDGE_"
 CPU_BACKEND = "cpu:"
 LOCAL_AUTH = "local"
 
+CLIENT_TIMEOUT_S = 30.0
+
 
 class SettingsError(ValueError):
     """A setting is missing, malformed or unknown; the message is one line that says what to do."""
@@ -189,7 +191,7 @@ class Settings:
     max_backlog: int = 10_000
     max_requests: int = 500
     max_waits: int = 5000
-    client_timeout_s: float = 30.0
+    client_timeout_s: float = CLIENT_TIMEOUT_S
     data_dir: Path = Path(".s3edge")
     public_url: str | None = None
     log_level: str = "info"
@@ -238,7 +240,7 @@ def parse_settings(environ: Mapping[str, str]) -> Settings:
         max_backlog=read.value("S3EDGE_MAX_BACKLOG", _integer(1, COUNTED_BACKLOG), 10_000),
         max_requests=read.value("S3EDGE_MAX_REQUESTS", _integer(1, 100_000), 500),
         max_waits=read.value("S3EDGE_MAX_WAITS", _integer(0, 1_000_000), 5000),
-        client_timeout_s=read.value("S3EDGE_CLIENT_TIMEOUT_S", _seconds(3600), 30.0),
+        client_timeout_s=read.value("S3EDGE_CLIENT_TIMEOUT_S", _seconds(3600), CLIENT_TIMEOUT_S),
         data_dir=data_dir,
         public_url=read.value("S3EDGE_PUBLIC_URL", _base_url, None),
         log_level=read.value("S3EDGE_LOG", _choice(*LOG_LEVELS), "info"),
