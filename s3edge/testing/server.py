@@ -3,12 +3,14 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, ClassVar, Protocol
+from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 import httpx
@@ -27,6 +29,7 @@ class ServerProcess:
     Attributes:
         folder: Where it runs; its data directory is ``data`` in there.
         settings: Its ``S3EDGE_`` settings, besides the data directory.
+        arguments: Of its command, besides.
         url: Where it is reached, once it was started; another one after each start.
         process: The process, once it was started.
     """
@@ -35,6 +38,7 @@ class ServerProcess:
     settings: Mapping[str, str]
     command: ClassVar[Sequence[str]] = ("serve", "--port", "0")
     announcement: ClassVar[re.Pattern[str]] = re.compile(r"Serving at (http://\S+?);")
+    arguments: Sequence[str] = ()
     url: str = ""
     process: subprocess.Popen[str] | None = None
     _reader: threading.Thread | None = field(default=None, init=False, repr=False)
@@ -63,7 +67,7 @@ class ServerProcess:
         """Start it, and return what it announces."""
         # A session of its own, so that a crash takes its worker processes along.
         self.process = subprocess.Popen(  # noqa: S603 - our own command
-            [sys.executable, "-m", "s3edge", *self.command],
+            [sys.executable, "-m", "s3edge", *self.command, *self.arguments],
             env=self._environ(),
             stderr=subprocess.PIPE,
             text=True,
@@ -87,11 +91,23 @@ class ServerProcess:
 
     def stop(self) -> int:
         """Ask it to stop, and return its exit status."""
-        process = self._started()
-        process.send_signal(signal.SIGTERM)
-        status = process.wait(timeout=STOP_TIMEOUT_S)
+        self.ask_to_stop()
+        return self.wait()
+
+    def ask_to_stop(self) -> None:
+        """Send it the signal, and do not wait."""
+        self._started().send_signal(signal.SIGTERM)
+
+    def wait(self) -> int:
+        """Wait until it has ended, and return its exit status."""
+        status = self._started().wait(timeout=STOP_TIMEOUT_S)
         self._finish_log()
         return status
+
+    def connect(self) -> socket.socket:
+        """Return a bare connection to it, for what an HTTP library would not send."""
+        parts = urlsplit(self.url)
+        return socket.create_connection((str(parts.hostname), int(parts.port or 0)), timeout=30)
 
     def is_running(self) -> bool:
         """Return whether it was started and has not ended."""
@@ -172,7 +188,7 @@ class WorkerProcess(ServerProcess):
 
 
 class StartServer(Protocol):
-    """Starts servers, each with settings of its own."""
+    """Starts servers, each with arguments and settings of its own."""
 
-    def __call__(self, **settings: str) -> ServerProcess:
+    def __call__(self, *arguments: str, **settings: str) -> ServerProcess:
         """Return a running server."""

@@ -15,10 +15,10 @@ def start_server(tmp_path: Path) -> Iterator[StartServer]:
     """Start servers with settings of their own; they are ended with the test."""
     servers: list[ServerProcess] = []
 
-    def start(**settings: str) -> ServerProcess:
+    def start(*arguments: str, **settings: str) -> ServerProcess:
         folder = tmp_path / f"server-{len(servers)}"
         folder.mkdir()
-        server = ServerProcess(folder, settings)
+        server = ServerProcess(folder, settings, arguments)
         servers.append(server)
         server.start()
         return server

@@ -1,12 +1,10 @@
 """What a broken or hostile client sends over a real socket, and what is left behind: nothing."""
 
 import json
-import socket
 import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -82,7 +80,7 @@ def test_an_endless_body_is_refused_when_the_limit_is_passed(
             yield b"\0" * (64 * 1024)
 
     # Sent by hand: an HTTP library would finish the body before it reads the answer.
-    with connected(server) as connection:
+    with server.connect() as connection:
         connection.sendall(
             b"POST /api/v1/upload HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
             b"Content-Type: multipart/form-data; boundary=B\r\nAuthorization: "
@@ -105,17 +103,11 @@ def test_an_endless_body_is_refused_when_the_limit_is_passed(
     assert stored(server) == []
 
 
-def connected(server: ServerProcess) -> socket.socket:
-    """Return a bare connection to a server."""
-    parts = urlsplit(server.url)
-    return socket.create_connection((str(parts.hostname), int(parts.port or 0)), timeout=30)
-
-
 def test_a_client_that_stops_half_way_leaves_nothing(
     server: ServerProcess, client: httpx.Client, scene: bytes
 ) -> None:
     """The connection breaks in the middle of the file: no object, no temporary file."""
-    with connected(server) as connection:
+    with server.connect() as connection:
         connection.sendall(
             b"POST /api/v1/upload HTTP/1.1\r\nHost: x\r\nContent-Length: 5000000\r\n"
             b"Content-Type: multipart/form-data; boundary=B\r\nAuthorization: "
@@ -159,7 +151,7 @@ def test_a_request_header_of_64_kib_harms_nobody(
     server: ServerProcess, client: httpx.Client
 ) -> None:
     """It is refused or ignored, and the next request is served."""
-    with connected(server) as connection:
+    with server.connect() as connection:
         connection.sendall(
             b"GET /health HTTP/1.1\r\nHost: x\r\nX-Long: " + b"y" * 65_536 + b"\r\n\r\n"
         )
@@ -183,7 +175,7 @@ def test_a_head_without_an_end_is_cut(server: ServerProcess, beginning: bytes) -
     """After 64 KiB that come to nothing the connection is closed, with or without an answer."""
     line = b"x" * 64 if beginning.endswith((b": ", b"/")) else b"a: " + b"x" * 59 + b"\r\n"
     sent = 0
-    with connected(server) as connection:
+    with server.connect() as connection:
         connection.sendall(beginning)
         try:
             while sent < 64 * 1024 * 1024:
@@ -197,7 +189,7 @@ def test_a_head_without_an_end_is_cut(server: ServerProcess, beginning: bytes) -
 
 def test_a_trailer_is_no_header(server: ServerProcess, client: httpx.Client) -> None:
     """What comes behind the body signs nobody in."""
-    with connected(server) as connection:
+    with server.connect() as connection:
         connection.sendall(
             b"GET /api/v1/me HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
             b"Transfer-Encoding: chunked\r\n\r\n0\r\nAuthorization: "
@@ -212,7 +204,7 @@ def test_a_trailer_is_no_header(server: ServerProcess, client: httpx.Client) -> 
 
 def test_what_is_no_http_is_refused_in_the_envelope(server: ServerProcess) -> None:
     """Even what never becomes a request is answered in one form."""
-    with connected(server) as connection:
+    with server.connect() as connection:
         connection.sendall(b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n")
         answer = b""
         while piece := connection.recv(65536):

@@ -54,10 +54,11 @@ def start_edge(cloud: Cloud, tmp_path: Path) -> Iterator[StartServer]:
     """Start servers with settings of their own; they are ended with the test."""
     servers: list[ServerProcess] = []
 
-    def start(**settings: str) -> ServerProcess:
+    def start(*arguments: str, **settings: str) -> ServerProcess:
         folder = tmp_path / f"server-{len(servers)}"
         folder.mkdir()
         server = server_of(cloud, folder, **settings)
+        server.arguments = arguments
         servers.append(server)
         server.start()
         return server

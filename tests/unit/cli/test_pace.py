@@ -287,6 +287,7 @@ def test_an_idle_connection_is_kept(served: Served, request_body: bytes) -> None
             assert stays_open(peer)
         # And uvicorn's own timer runs, or it would be kept for ever.
         (connection,) = served.server.server_state.connections
+        assert isinstance(connection, PacedHttpProtocol)
         assert connection.timeout_keep_alive_task is not None
 
 
