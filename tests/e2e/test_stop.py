@@ -1,11 +1,31 @@
 """A server that is asked to stop does so well."""
 
+import os
+import signal
+import socket
 import threading
-from uuid import uuid4
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from uuid import UUID, uuid4
 
 import httpx
+import psutil
+import pytest
 
-from s3edge.testing.server import StartServer
+from s3edge.cli.stopping import OPEN_REQUESTS_S
+from s3edge.testing.server import ServerProcess, StartServer
+from s3edge.testing.standins.gpu_process import GpuServerProcess
+
+
+WITHIN_S = 30.0
+"""Bounds what a test waits for; nothing is measured."""
+
+HEAD = (
+    b'--B\r\nContent-Disposition: form-data; name="file"; filename="x.png"\r\n'
+    b"Content-Type: image/png\r\n\r\n"
+)
+TAIL = b"\r\n--B--\r\n"
 
 
 def test_a_long_poll_does_not_hold_a_stop(start_server: StartServer, scene: bytes) -> None:
@@ -58,3 +78,207 @@ def test_waiting_tasks_are_let_go_on_a_stop(start_server: StartServer, scene: by
         # The first server had another port; its objects are still found, at the new address.
         assert mask_url.startswith(server.url)
         assert httpx.get(mask_url).status_code == 200
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_upload_that_is_under_way_is_finished(
+    start_server: StartServer, scene: bytes, workers: int
+) -> None:
+    """New connections are refused, and the half that is missing is still taken."""
+    server = start_server(S3EDGE_RATE_LIMITS="off", workers=workers)
+    body = HEAD + scene + TAIL
+    with server.client() as client, server.connect() as peer:
+        peer.sendall(
+            b"POST /api/v1/upload HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n"
+            b"Content-Type: multipart/form-data; boundary=B\r\n"
+            b"Authorization: %b\r\nContent-Length: %d\r\n\r\n"
+            % (client.headers["Authorization"].encode(), len(body))
+        )
+        # Asked for when it is read: the upload has begun.
+        assert peer.recv(65_536).startswith(b"HTTP/1.1 100")
+        peer.sendall(body[:-1])
+        server.ask_to_stop()
+        wait_until_refused(server)
+        peer.sendall(body[-1:])
+        answer = read_to_end(peer)
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert b"connection: close" in answer
+    assert server.wait() == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_idle_connections_do_not_hold_a_stop(start_server: StartServer, workers: int) -> None:
+    """Neither those that had an answer nor those that never asked are waited for."""
+    server = start_server(S3EDGE_RATE_LIMITS="off", workers=workers)
+    with ExitStack() as stack:
+        idle = [stack.enter_context(server.connect()) for _ in range(20)]
+        for peer in idle[:10]:
+            peer.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert peer.recv(65_536).startswith(b"HTTP/1.1 200")
+        asked_at = time.monotonic()
+        assert server.stop() == 0
+        # Not a matter of speed: else it would be the whole time that open requests have.
+        assert time.monotonic() - asked_at < OPEN_REQUESTS_S
+        assert [read_to_end(peer) for peer in idle[10:]] == [b""] * 10
+
+
+def test_a_request_that_is_on_its_way_is_answered(start_server: StartServer) -> None:
+    """Sent after the signal on a connection that was idle, it is served, and told to be the last."""
+    server = start_server(S3EDGE_RATE_LIMITS="off")
+    with server.connect() as fresh, server.connect() as used:
+        used.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert used.recv(65_536).startswith(b"HTTP/1.1 200")
+        server.ask_to_stop()
+        wait_until_refused(server)
+        for peer in (fresh, used):
+            peer.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        for peer in (fresh, used):
+            answer = read_to_end(peer)
+            assert answer.startswith(b"HTTP/1.1 200")
+            assert b"connection: close" in answer
+    assert server.wait() == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_stop_under_load_drops_no_request(
+    start_server: StartServer, scene: bytes, workers: int
+) -> None:
+    """Every request that was taken is answered, and what was answered is in the books."""
+    server = start_server(S3EDGE_RATE_LIMITS="off", workers=workers, S3EDGE_INITIAL_CREDITS="9999")
+    with server.client() as client:
+        image_id = client.post(
+            "/api/v1/upload", files={"file": ("scene.png", scene, "image/png")}
+        ).json()["data"]["image_id"]
+        headers = client.headers
+    answers: list[httpx.Response] = []
+    dropped: list[str] = []
+
+    def load() -> None:
+        body = {"image_id": image_id, "text_prompt": "red"}
+        # A connection of its own: when it was told to close, it finds nobody to connect to.
+        with httpx.Client(base_url=server.url, headers=headers, timeout=60) as mine:
+            while True:
+                try:
+                    answers.append(mine.post("/api/v1/segment", json=body))
+                    answers.append(mine.get("/api/v1/me"))
+                except httpx.ConnectError:
+                    return
+                except httpx.HTTPError as error:
+                    dropped.append(repr(error))
+                    return
+
+    loads = [threading.Thread(target=load) for _ in range(8)]
+    for thread in loads:
+        thread.start()
+    eventually(lambda: len(answers) > 100)
+    server.ask_to_stop()
+    assert server.wait() == 0
+    for thread in loads:
+        thread.join(timeout=30)
+    assert dropped == []
+    assert {answer.status_code for answer in answers} == {200, 202}
+    accepted = sum(answer.status_code == 202 for answer in answers)
+    server.workers = 1
+    server.start()
+    with httpx.Client(base_url=server.url, headers=headers, timeout=60) as client:
+        assert client.get("/api/v1/me").json()["data"]["credits"] == 9999 - accepted
+    assert server.stop() == 0
+    assert server.run("reconcile").returncode == 0
+
+
+def test_what_the_model_works_on_is_finished(start_server: StartServer, scene: bytes) -> None:
+    """The answer that comes after the signal is recorded; nobody asks the model again."""
+    with GpuServerProcess() as gpu:
+        server = start_server(
+            S3EDGE_RATE_LIMITS="off", S3EDGE_BACKEND=gpu.url, API_SECRET_KEY=gpu.api_key
+        )
+        user_id = uuid4()
+        task_id = task_at_work(server, user_id, gpu, scene)
+        server.ask_to_stop()
+        wait_until_refused(server)
+        gpu.control(silent=False, fail=[400])
+        assert server.wait() == 0
+        server.start()
+        with server.client(user_id) as client:
+            task = client.get(f"/api/v1/tasks/{task_id}").json()["data"]
+        assert task["status"] == "error"
+        assert gpu.report()["predict_calls"] == {task_id: 1}
+    assert server.stop() == 0
+    assert server.run("reconcile").returncode == 0
+
+
+def test_what_the_model_does_not_finish_is_let_go(start_server: StartServer, scene: bytes) -> None:
+    """After the grace the server ends all the same, with status 0, and the next one does the task."""
+    with GpuServerProcess() as gpu:
+        server = start_server(
+            S3EDGE_RATE_LIMITS="off", S3EDGE_BACKEND=gpu.url, API_SECRET_KEY=gpu.api_key
+        )
+        user_id = uuid4()
+        task_id = task_at_work(server, user_id, gpu, scene)
+        assert server.stop() == 0
+        gpu.control(silent=False)
+        server.start()
+        with server.client(user_id) as client:
+            task = client.get(f"/api/v1/tasks/{task_id}", params={"wait": 30}).json()["data"]
+        assert task["status"] == "done"
+    assert server.stop() == 0
+    assert server.run("reconcile").returncode == 0
+
+
+def test_workers_do_not_outlive_their_supervisor(start_server: StartServer) -> None:
+    """Killed with -9 it can tell them nothing; they notice, and stop."""
+    server = start_server(S3EDGE_RATE_LIMITS="off", workers=2)
+    children = psutil.Process(server.pid).children(recursive=True)
+    assert len(children) >= 2
+    with server.connect() as peer:
+        os.kill(server.pid, signal.SIGKILL)
+        _, alive = psutil.wait_procs(children, timeout=WITHIN_S)
+        for child in alive:
+            child.kill()
+        assert alive == []
+        # In good order: an idle connection was closed, not reset.
+        assert peer.recv(1) == b""
+    assert server.wait() == -signal.SIGKILL
+    assert "Application shutdown complete" in server.log.read_text()
+
+
+def task_at_work(server: ServerProcess, user_id: UUID, gpu: GpuServerProcess, scene: bytes) -> str:
+    """Return a task that a silent GPU server has and does not answer."""
+    gpu.control(silent=True)
+    with server.client(user_id) as client:
+        image_id = client.post(
+            "/api/v1/upload", files={"file": ("scene.png", scene, "image/png")}
+        ).json()["data"]["image_id"]
+        body = {"image_id": image_id, "text_prompt": "red"}
+        task_id: str = client.post("/api/v1/segment", json=body).json()["data"]["task_id"]
+    eventually(lambda: task_id in gpu.report()["predict_calls"])
+    return task_id
+
+
+def wait_until_refused(server: ServerProcess) -> None:
+    """Wait until a server that was asked to stop takes no more connections."""
+
+    def is_refused() -> bool:
+        try:
+            server.connect().close()
+        except ConnectionRefusedError:
+            return True
+        return False
+
+    eventually(is_refused)
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    """Wait until something is so; fail when it never is."""
+    deadline = time.monotonic() + WITHIN_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def read_to_end(peer: socket.socket) -> bytes:
+    """Return all that comes until the other end hangs up."""
+    got = b""
+    while piece := peer.recv(65_536):
+        got += piece
+    return got
