@@ -57,7 +57,6 @@ def bind(host: str, port: int) -> socket.socket:
             " choose another --port or --host"
         )
         raise Failed(message) from None
-    listener.set_inheritable(True)
     return listener
 
 
@@ -93,7 +92,9 @@ def worker_app() -> Starlette:
 
 def run(deployment: Deployment, listener: socket.socket) -> None:
     """Serve in this process until a signal asks to stop; then exit with status 0."""
-    server = uvicorn.Server(_config(app_of(deployment), deployment.settings.client_timeout_s))
+    server = uvicorn.Server(
+        _config(app_of(deployment), listener, deployment.settings.client_timeout_s)
+    )
     server.run([listener])
     if not server.started:
         raise Failed(COULD_NOT_START)
@@ -105,7 +106,7 @@ def run_workers(
     """Serve in several processes that share one listening socket, until a signal asks to stop."""
     export({**environ, PUBLIC_URL: environ.get(PUBLIC_URL) or url_of(listener)})
     supervisor = _Supervisor(
-        _config(WORKER_FACTORY, settings.client_timeout_s, workers), [listener]
+        _config(WORKER_FACTORY, listener, settings.client_timeout_s, workers), [listener]
     )
     supervisor.run()
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
@@ -115,7 +116,7 @@ def run_workers(
 @contextmanager
 def running_in_thread(app: Starlette, listener: socket.socket) -> Iterator[None]:
     """Serve in a thread of this process while the context is open."""
-    server = uvicorn.Server(_config(app))
+    server = uvicorn.Server(_config(app, listener))
     thread = threading.Thread(target=server.run, args=([listener],), name="s3edge-server")
     thread.start()
     try:
@@ -128,10 +129,17 @@ def running_in_thread(app: Starlette, listener: socket.socket) -> Iterator[None]
 class _Config(uvicorn.Config):
     """uvicorn's, for processes that end with status 0 when they were asked to stop."""
 
+    def __init__(self, app: Starlette | str, listener: socket.socket, **options: Any) -> None:
+        super().__init__(app, **options)
+        self._listener = listener
+
     def get_loop_factory(self) -> Callable[[], AbstractEventLoop] | None:
         """Prepare the process that serves: it asks for its loop last before it takes the signals."""
         if threading.current_thread() is threading.main_thread():
             exit_well_on_signals()
+        # Processes that this one starts outlive its listening, and would keep the socket open meanwhile:
+        # clients would connect, and be reset at the end. Workers get the socket inheritable.
+        self._listener.set_inheritable(False)
         return super().get_loop_factory()
 
 
@@ -146,12 +154,16 @@ class _Supervisor(Multiprocess):
 
 
 def _config(
-    app: Starlette | str, client_timeout_s: float = CLIENT_TIMEOUT_S, workers: int | None = None
+    app: Starlette | str,
+    listener: socket.socket,
+    client_timeout_s: float = CLIENT_TIMEOUT_S,
+    workers: int | None = None,
 ) -> uvicorn.Config:
     # A partial of a class makes instances as the class does, and can be sent to worker processes.
     protocol: Any = partial(DrainingHttpProtocol, client_timeout_s=client_timeout_s)
     return _Config(
         app,
+        listener,
         factory=isinstance(app, str),
         workers=workers,
         log_config=None,
