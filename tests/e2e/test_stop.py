@@ -80,12 +80,12 @@ def test_waiting_tasks_are_let_go_on_a_stop(start_server: StartServer, scene: by
         assert httpx.get(mask_url).status_code == 200
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", ["1", "2"])
 def test_an_upload_that_is_under_way_is_finished(
-    start_server: StartServer, scene: bytes, workers: int
+    start_server: StartServer, scene: bytes, workers: str
 ) -> None:
     """New connections are refused, and the half that is missing is still taken."""
-    server = start_server(S3EDGE_RATE_LIMITS="off", workers=workers)
+    server = start_server("--workers", workers, S3EDGE_RATE_LIMITS="off")
     body = HEAD + scene + TAIL
     with server.client() as client, server.connect() as peer:
         peer.sendall(
@@ -106,10 +106,10 @@ def test_an_upload_that_is_under_way_is_finished(
     assert server.wait() == 0
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_idle_connections_do_not_hold_a_stop(start_server: StartServer, workers: int) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_idle_connections_do_not_hold_a_stop(start_server: StartServer, workers: str) -> None:
     """Neither those that had an answer nor those that never asked are waited for."""
-    server = start_server(S3EDGE_RATE_LIMITS="off", workers=workers)
+    server = start_server("--workers", workers, S3EDGE_RATE_LIMITS="off")
     with ExitStack() as stack:
         idle = [stack.enter_context(server.connect()) for _ in range(20)]
         for peer in idle[:10]:
@@ -139,12 +139,14 @@ def test_a_request_that_is_on_its_way_is_answered(start_server: StartServer) -> 
     assert server.wait() == 0
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_stop_under_load_drops_no_request(
-    start_server: StartServer, scene: bytes, workers: int
+    start_server: StartServer, scene: bytes, workers: str
 ) -> None:
     """Every request that was taken is answered, and what was answered is in the books."""
-    server = start_server(S3EDGE_RATE_LIMITS="off", workers=workers, S3EDGE_INITIAL_CREDITS="9999")
+    server = start_server(
+        "--workers", workers, S3EDGE_RATE_LIMITS="off", S3EDGE_INITIAL_CREDITS="9999"
+    )
     with server.client() as client:
         image_id = client.post(
             "/api/v1/upload", files={"file": ("scene.png", scene, "image/png")}
@@ -178,7 +180,7 @@ def test_a_stop_under_load_drops_no_request(
     assert dropped == []
     assert {answer.status_code for answer in answers} == {200, 202}
     accepted = sum(answer.status_code == 202 for answer in answers)
-    server.workers = 1
+    server.arguments = ()
     server.start()
     with httpx.Client(base_url=server.url, headers=headers, timeout=60) as client:
         assert client.get("/api/v1/me").json()["data"]["credits"] == 9999 - accepted
@@ -227,7 +229,7 @@ def test_what_the_model_does_not_finish_is_let_go(start_server: StartServer, sce
 
 def test_workers_do_not_outlive_their_supervisor(start_server: StartServer) -> None:
     """Killed with -9 it can tell them nothing; they notice, and stop."""
-    server = start_server(S3EDGE_RATE_LIMITS="off", workers=2)
+    server = start_server("--workers", "2", S3EDGE_RATE_LIMITS="off")
     children = psutil.Process(server.pid).children(recursive=True)
     assert len(children) >= 2
     with server.connect() as peer:
