@@ -15,7 +15,13 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from s3edge.errors import unavailable
 from s3edge_postgres.address import CONNECT_TIMEOUT_S, PostgresAddress
-from s3edge_postgres.refusals import has_stepped_down, in_brief, is_passing, left_nothing
+from s3edge_postgres.refusals import (
+    breaks_connection,
+    has_stepped_down,
+    in_brief,
+    is_passing,
+    left_nothing,
+)
 from s3edge_postgres.time_limit import TimeLimit
 
 
@@ -132,7 +138,7 @@ class Connections:
             if limit.is_over:
                 self._doubt(began_at)
                 raise TimeoutError("no answer in time") from None
-            is_good = left_nothing(error) or not is_passing(error)
+            is_good = not breaks_connection(error)
             if has_stepped_down(error):
                 self._doubt(anyio.current_time())
             raise

@@ -18,7 +18,7 @@ _READ_ONLY = "25006"
 """A write in a read-only transaction: all are after a failover, on what was the primary."""
 
 _ROLLED_BACK = frozenset({"40001", "40P01", "57014", "55P03"})
-"""Serialization failure, deadlock, timeouts: the statement left nothing, and the connection is good."""
+"""Serialization failure, deadlock, timeouts: the statement left nothing, whatever it was."""
 
 _PREPARED = frozenset({"26000", "42P05"})
 """A prepared statement is not there, or is there already: another client's session, in effect."""
@@ -47,8 +47,13 @@ def has_stepped_down(error: psycopg.Error) -> bool:
 
 
 def left_nothing(error: psycopg.Error) -> bool:
-    """Return whether the statement was rolled back, while its connection can be used on."""
-    return error.sqlstate in _ROLLED_BACK
+    """Return whether the statement is known to have changed nothing, so that it may be repeated."""
+    return error.sqlstate in _ROLLED_BACK or has_stepped_down(error)
+
+
+def breaks_connection(error: psycopg.Error) -> bool:
+    """Return whether the connection is of no use any more."""
+    return is_passing(error) and error.sqlstate not in _ROLLED_BACK
 
 
 def in_brief(error: psycopg.Error) -> str:
