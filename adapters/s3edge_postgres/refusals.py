@@ -17,8 +17,11 @@ _UNKNOWN = frozenset({"3F000", "42P01", "42703", "42883"})
 _READ_ONLY = "25006"
 """A write in a read-only transaction: all are after a failover, on what was the primary."""
 
-_ROLLED_BACK = frozenset({"40001", "40P01", "57014", "55P03"})
-"""Serialization failure, deadlock, timeouts: the statement left nothing, whatever it was."""
+_ROLLED_BACK = frozenset({"40001", "40P01", "55P03"})
+"""Serialization failure, deadlock, lock timeout: the statement left nothing, whatever it was."""
+
+_CANCELED = "57014"
+"""The server gave the statement up: it took all the time that there was, and left nothing."""
 
 _PREPARED = frozenset({"26000", "42P05"})
 """A prepared statement is not there, or is there already: another client's session, in effect."""
@@ -46,14 +49,21 @@ def has_stepped_down(error: psycopg.Error) -> bool:
     return error.sqlstate == _READ_ONLY
 
 
-def left_nothing(error: psycopg.Error) -> bool:
-    """Return whether the statement is known to have changed nothing, so that it may be repeated."""
-    return error.sqlstate in _ROLLED_BACK or has_stepped_down(error)
+def may_be_repeated(error: psycopg.Error, *, repeatable: bool) -> bool:
+    """
+    Return whether to run a statement again that ended in a passing error.
+
+    Args:
+        error: The error.
+        repeatable: Whether running it twice does no more than once.
+    """
+    left_nothing = error.sqlstate in _ROLLED_BACK or has_stepped_down(error)
+    return (repeatable or left_nothing) and error.sqlstate != _CANCELED
 
 
 def breaks_connection(error: psycopg.Error) -> bool:
     """Return whether the connection is of no use any more."""
-    return is_passing(error) and error.sqlstate not in _ROLLED_BACK
+    return is_passing(error) and error.sqlstate not in {*_ROLLED_BACK, _CANCELED}
 
 
 def in_brief(error: psycopg.Error) -> str:

@@ -24,6 +24,10 @@ from tests.unit.postgres.conftest import TERMS, Postgres
 
 pytestmark = pytest.mark.anyio
 
+WAITING = (
+    "select count(*) from pg_stat_activity where usename = 'plain' and wait_event_type = 'Lock'"
+)
+
 IN_TIME_S = 5.0
 """What an app may wait for the news of an outage, and after it."""
 
@@ -237,12 +241,17 @@ def locked(postgres: Postgres, user: User) -> Iterator[psycopg.Connection]:
         yield connection
 
 
-async def waits(postgres: Postgres, count: int = 1) -> None:
-    """Wait until so many sessions wait for a lock."""
-    query = (
-        "select count(*) from pg_stat_activity where usename = 'plain' and wait_event_type = 'Lock'"
+async def waits(postgres: Postgres) -> None:
+    """Wait until a session waits for a lock."""
+    await until(lambda: postgres.run_as_superuser(WAITING) == [(1,)])
+
+
+def sessions(postgres: Postgres) -> set[int]:
+    """Return the adapter's sessions, as the server sees them."""
+    rows = postgres.run(
+        "select pid from pg_stat_activity where usename = 'plain' and application_name = 's3edge'"
     )
-    await until(lambda: postgres.run_as_superuser(query) == [(count,)])
+    return {pid for (pid,) in rows}
 
 
 async def test_a_call_whose_connection_breaks_is_repeated_once(
@@ -294,18 +303,22 @@ async def test_an_exhausted_pool_is_said_in_time(postgres: Postgres) -> None:
             assert len(answered) + len(refusals) == 20
             assert len(refusals) >= 10
         await assert_back(database)
+        # Of those that reached the database last nobody knows; the gateway takes such tasks back.
         [account] = [a async for a in database.accounts() if a.user_id == user.user_id]
-        assert account.used == 0
+        assert faults_of(account) == []
+        assert account.used <= 2
 
 
 async def test_the_server_gives_up_with_us(postgres: Postgres, database: PostgresDatabase) -> None:
-    """A statement whose caller was told that there is no answer does not go on in the server."""
+    """A statement that takes too long is ended in the server, and its connection serves on."""
     user = User(uuid4())
     await database.grant_credits(user.user_id, 1)
+    before = sessions(postgres)
     with locked(postgres, user):
-        with refused(Code.SERVICE_UNAVAILABLE):
+        with anyio.fail_after(IN_TIME_S), refused(Code.SERVICE_UNAVAILABLE):
             await database.reserve_task(user, new_task())
-        await waits(postgres, 0)
+        assert postgres.run_as_superuser(WAITING) == [(0,)]
+    assert sessions(postgres) == before
     assert (await database.profile(user)).credits == TERMS.initial_credits + 1
 
 
@@ -332,18 +345,14 @@ async def test_a_cancelled_call_leaves_a_good_connection(postgres: Postgres) -> 
     user = User(uuid4())
     async with postgres.opened(pool_size=1) as database:
         await database.grant_credits(user.user_id, 100)
-        [(session,)] = postgres.run(
-            "select pid from pg_stat_activity where usename = 'plain' and application_name = 's3edge'"
-        )
+        before = sessions(postgres)
         for _ in range(20):
             async with anyio.create_task_group() as group:
                 group.start_soon(database.reserve_task, user, new_task())
                 await anyio.lowlevel.checkpoint()
                 group.cancel_scope.cancel()
         await assert_back(database)
-        assert (session,) in postgres.run(
-            "select pid from pg_stat_activity where usename = 'plain' and application_name = 's3edge'"
-        )
+        assert sessions(postgres) == before
 
 
 async def test_a_start_does_not_wait_for_the_database(postgres: Postgres) -> None:
