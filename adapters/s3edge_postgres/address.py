@@ -1,5 +1,6 @@
 """Where a Postgres is, as the setting says it: libpq's URL, and two parameters of our own."""
 
+import re
 from collections.abc import Mapping
 from urllib.parse import parse_qsl
 
@@ -75,6 +76,8 @@ def parse_address(url: str) -> PostgresAddress:
         # libpq's own words repeat the piece that it does not understand.
         raise ValueError(_MALFORMED) from None
     parameters = {name: value for name, value in said.items() if value is not None}
+    if not _names_a_server(parameters):
+        raise ValueError(_MALFORMED)
     return PostgresAddress(
         {**_DEFAULTS, **parameters},
         _pool_size(own.get(POOL_SIZE, str(DEFAULT_POOL_SIZE))),
@@ -82,8 +85,14 @@ def parse_address(url: str) -> PostgresAddress:
     )
 
 
+def _names_a_server(parameters: Mapping[str, str | int]) -> bool:
+    """Return whether no piece of a badly written password is taken for a host or a port."""
+    hosts, ports = (str(parameters.get(name, "")) for name in ("host", "port"))
+    return "@" not in hosts and all(port.isdigit() or not port for port in ports.split(","))
+
+
 def _pool_size(text: str) -> int:
-    if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= MAX_POOL_SIZE:
+    if not re.fullmatch(r"[0-9]{1,4}", text) or not 1 <= int(text) <= MAX_POOL_SIZE:
         message = f"{POOL_SIZE}: write a whole number from 1 to {MAX_POOL_SIZE}"
         raise ValueError(message)
     return int(text)

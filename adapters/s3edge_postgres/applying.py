@@ -1,7 +1,7 @@
 """Applies SQL scripts to a database, each once, all of them or none."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -9,7 +9,7 @@ import psycopg
 from attrs import frozen
 
 from s3edge_postgres.address import PostgresAddress
-from s3edge_postgres.migrations import Migration
+from s3edge_postgres.migrations import Migration, migrations
 from s3edge_postgres.refusals import in_brief
 
 
@@ -42,6 +42,19 @@ revoke all on s3edge.migrations from public;
 """
 
 
+ScriptsFor = Callable[[Collection[str]], Sequence[Migration]]
+"""Takes the names of all that is applied; returns what has to be, in order, applied or not."""
+
+
+def own_scripts(applied: Collection[str]) -> Sequence[Migration]:  # noqa: ARG001 - all there are
+    """Return the schema's own scripts."""
+    return migrations()
+
+
+def say_nothing(line: str) -> None:
+    """Be told and do nothing."""
+
+
 class ApplyError(Exception):
     """Nothing was applied; the message is one line that says why."""
 
@@ -62,10 +75,11 @@ class Applied:
 
 def apply(
     address: PostgresAddress,
-    scripts: Sequence[Migration],
+    scripts_for: ScriptsFor,
     *,
-    announce: Callable[[str], None],
+    announce: Callable[[str], None] = say_nothing,
     dry_run: bool = False,
+    patience_s: float = OTHERS_TIMEOUT_S,
 ) -> Applied:
     """
     Apply those scripts that are not applied yet, in one transaction.
@@ -76,9 +90,10 @@ def apply(
 
     Args:
         address: Of the database; through a pooler in transaction mode too.
-        scripts: In their order.
+        scripts_for: Says which scripts there are.
         announce: Told of each script before it is run, and of what it reports.
         dry_run: Whether to say what would be applied, and change nothing.
+        patience_s: How long to wait for another application.
 
     Raises:
         ApplyError: The database cannot be reached, or refused; nothing was changed.
@@ -87,20 +102,21 @@ def apply(
     options: dict[str, Any] = {**address.parameters, "prepare_threshold": None}
     try:
         with psycopg.connect(**options) as connection, connection.transaction():
-            return _apply(connection, scripts, announce, dry_run=dry_run)
+            _wait_for_others(connection, patience_s)
+            return _apply(connection, scripts_for, announce, dry_run=dry_run)
     except psycopg.Error as error:
         raise ApplyError(f"nothing was applied: {in_brief(error)}") from None
 
 
 def _apply(
     connection: psycopg.Connection,
-    scripts: Sequence[Migration],
+    scripts_for: ScriptsFor,
     announce: Callable[[str], None],
     *,
     dry_run: bool,
 ) -> Applied:
-    _wait_for_others(connection)
     known = _applied(connection)
+    scripts = scripts_for(known)
     pending = [script for script in scripts if script.name not in known]
     changed = [
         script.name
@@ -137,13 +153,13 @@ def _apply(
     return Applied([script.name for script in pending], changed)
 
 
-def _wait_for_others(connection: psycopg.Connection) -> None:
+def _wait_for_others(connection: psycopg.Connection, patience_s: float) -> None:
     connection.execute("set local statement_timeout = 0")
-    connection.execute(f"set local lock_timeout = '{OTHERS_TIMEOUT_S}s'".encode())
+    connection.execute(f"set local lock_timeout = '{patience_s}s'".encode())
     try:
         connection.execute("select pg_advisory_xact_lock(%s)", (ADVISORY_LOCK,))
     except psycopg.errors.LockNotAvailable:
-        message = f"another migrate has been at work for {OTHERS_TIMEOUT_S} s; try again later"
+        message = f"another migrate has been at work for {patience_s:g} s; try again later"
         raise ApplyError(message) from None
     connection.execute(f"set local lock_timeout = '{LOCK_TIMEOUT_S}s'".encode())
 

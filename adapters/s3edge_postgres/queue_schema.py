@@ -5,7 +5,7 @@ from importlib.resources import files
 
 from procrastinate.schema import SchemaManager
 
-from s3edge_postgres.migrations import Migration
+from s3edge_postgres.migrations import Migration, migrations
 
 
 SCHEMA = "procrastinate"
@@ -18,6 +18,11 @@ _CHANGE = "procrastinate_change_"
 _IN_ITS_SCHEMA = (
     "set local search_path to {schema}, pg_temp;\n{script}\n;set local search_path to default;"
 )
+
+
+def with_queue(applied: Collection[str]) -> Sequence[Migration]:
+    """Return our own scripts, then the queue's, for ``applying.apply``."""
+    return [*migrations(), *queue_scripts(applied)]
 
 
 def queue_scripts(applied: Collection[str]) -> Sequence[Migration]:

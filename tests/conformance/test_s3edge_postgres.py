@@ -17,9 +17,8 @@ from s3edge.testing.standins.pgbouncer_process import PgBouncerProcess
 from s3edge.testing.standins.postgres import PostgresServer
 from s3edge.values import User
 from s3edge_postgres.address import PostgresAddress, parse_address
-from s3edge_postgres.applying import apply
+from s3edge_postgres.applying import apply, own_scripts
 from s3edge_postgres.database import PostgresDatabase
-from s3edge_postgres.migrations import migrations
 from s3edge_postgres.rows import Terms
 
 
@@ -86,7 +85,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plain]:
     """Run a Postgres for the module, migrated as ``s3edge migrate`` does it."""
     with PostgresServer(tmp_path_factory.mktemp("postgres")) as server:
         Plain.current = Plain(server.create_plain_database("plain"))
-        apply(Plain.current.address, migrations(), announce=lambda line: None)
+        apply(Plain.current.address, own_scripts)
         with psycopg.connect(Plain.current.url) as connection:
             connection.execute(MOVABLE_CLOCK.encode())
         yield Plain.current

@@ -13,9 +13,8 @@ from s3edge.values import User
 from s3edge_postgres.address import parse_address
 from s3edge_postgres.applying import apply
 from s3edge_postgres.database import PostgresDatabase
-from s3edge_postgres.migrations import migrations
 from s3edge_postgres.queue import ProcrastinateQueue
-from s3edge_postgres.queue_schema import queue_scripts
+from s3edge_postgres.queue_schema import with_queue
 from s3edge_postgres.rows import Terms
 
 
@@ -32,8 +31,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Run a Postgres with the schema and the queue."""
     with PostgresServer(tmp_path_factory.mktemp("postgres")) as server:
         url = server.create_plain_database("queue")
-        scripts = [*migrations(), *queue_scripts([])]
-        apply(parse_address(url), scripts, announce=lambda line: None)
+        apply(parse_address(url), with_queue)
         yield url
 
 

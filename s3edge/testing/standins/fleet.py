@@ -29,8 +29,7 @@ from s3edge.values import Tier
 from s3edge_embedded.issuer import LocalIssuer
 from s3edge_postgres.address import parse_address
 from s3edge_postgres.applying import apply
-from s3edge_postgres.migrations import migrations
-from s3edge_postgres.queue_schema import queue_scripts
+from s3edge_postgres.queue_schema import with_queue
 
 
 API_SECRET_KEY = "stand-in-api-secret-key"  # noqa: S105 - it opens nothing
@@ -85,8 +84,7 @@ class Fleet:
         with ExitStack() as stack:
             self.postgres = stack.enter_context(PostgresServer(self._folder))
             self.database_url = self.postgres.create_plain_database("fleet")
-            scripts = [*migrations(), *queue_scripts([])]
-            apply(parse_address(self.database_url), scripts, announce=lambda _: None)
+            apply(parse_address(self.database_url), with_queue)
             self.redis = stack.enter_context(RedisProcess(self._folder / "redis.log"))
             store = stack.enter_context(ObjectStoreProcess())
             bucket = store.create_bucket()

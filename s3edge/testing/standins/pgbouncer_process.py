@@ -1,13 +1,12 @@
 """
-A real PgBouncer in transaction mode, in front of a database, for tests.
+The machine's ``pgbouncer`` in transaction mode, in front of a database, for tests.
 
-A server's connection belongs to a client for a transaction only; few of them are made, so that clients
-do get each other's. https://www.pgbouncer.org/features.html
+A connection of the server's belongs to a client for one transaction; there are few of them, so that
+clients do get each other's. https://www.pgbouncer.org/features.html
 """
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -19,18 +18,16 @@ from urllib.parse import unquote, urlsplit
 import psycopg
 
 from s3edge.testing.programs import PGBOUNCER
+from s3edge.testing.standins.watched import HOST, call_watcher_off, free_port, start_watched
 
-
-HOST = "127.0.0.1"
 
 SERVER_CONNECTIONS = 3
 
-START_TIMEOUT_S = 30
-
-# PgBouncer refuses to run as root.
-_UNPRIVILEGED = "nobody"
-
+_TIMEOUT_S = 30
 _POLL_S = 0.02
+
+# It refuses to run as root, and then reads its files as somebody without any rights.
+_UNPRIVILEGED = "nobody" if os.geteuid() == 0 else None
 
 _CONFIGURATION = """
 [databases]
@@ -51,23 +48,24 @@ server_login_retry = 0.2
 
 class PgBouncerProcess:
     """
-    A running PgBouncer, for use as a context manager.
+    A running PgBouncer on loopback; a context manager.
+
+    It ends with whoever started it.
 
     Args:
         url: Of the database behind it, with user and password.
 
     Attributes:
-        url: The same by way of it.
+        url: The same database by way of it.
     """
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
-        self._port = _free_port()
-        self.url = parts._replace(
-            netloc=f"{parts.netloc.rpartition('@')[0]}@{HOST}:{self._port}"
-        ).geturl()
         self._user, self._password = unquote(parts.username or ""), unquote(parts.password or "")
-        self._server = (parts.hostname or HOST, parts.port or 5432)
+        self._server_host, self._server_port = parts.hostname or HOST, parts.port or 5432
+        self._port = free_port()
+        credentials = parts.netloc.rpartition("@")[0]
+        self.url = parts._replace(netloc=f"{credentials}@{HOST}:{self._port}").geturl()
         self._folder: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -76,12 +74,17 @@ class PgBouncerProcess:
         Start it, and return when it answers.
 
         Raises:
-            RuntimeError: It is not installed, or did not start; the message holds its log.
+            RuntimeError: It is not installed, or did not start; the message says which.
         """
         program = PGBOUNCER.path()
-        self._folder = Path(tempfile.mkdtemp(prefix="s3edge-pgbouncer-"))
+        self._folder = folder = Path(tempfile.mkdtemp(prefix="s3edge-pgbouncer-"))
         try:
-            self._start(program, self._folder)
+            configuration = self._write_files(folder)
+            with (folder / "pgbouncer.log").open("wb") as log:
+                self._process = start_watched(
+                    [program, str(configuration)], log, user=_UNPRIVILEGED
+                )
+            self._wait_until_it_answers(self._process, folder / "pgbouncer.log")
         except BaseException:
             self._remove()
             raise
@@ -96,54 +99,43 @@ class PgBouncerProcess:
         """End it."""
         self._remove()
 
-    def _start(self, program: str, folder: Path) -> None:
+    def _write_files(self, folder: Path) -> Path:
+        """Return the configuration, written beside the list of users."""
         users, configuration = folder / "users.txt", folder / "pgbouncer.ini"
         users.write_text(f'"{self._user}" "{self._password}"\n')
-        host, port = self._server
         configuration.write_text(
             _CONFIGURATION.format(
-                server_host=host,
-                server_port=port,
+                server_host=self._server_host,
+                server_port=self._server_port,
                 host=HOST,
                 port=self._port,
                 users=users,
                 server_connections=SERVER_CONNECTIONS,
             )
         )
-        if os.geteuid() == 0:
+        if _UNPRIVILEGED is not None:
             for path in (folder, users, configuration):
                 shutil.chown(path, _UNPRIVILEGED)
-        with (folder / "pgbouncer.log").open("wb") as log:
-            self._process = subprocess.Popen(  # noqa: S603 - our own command
-                [program, str(configuration)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                user=_UNPRIVILEGED if os.geteuid() == 0 else None,
-            )
-        ends_at = time.monotonic() + START_TIMEOUT_S
+        return configuration
+
+    def _wait_until_it_answers(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        ends_at = time.monotonic() + _TIMEOUT_S
         while True:
             try:
-                psycopg.connect(self.url, connect_timeout=10).close()
+                psycopg.connect(self.url, connect_timeout=_TIMEOUT_S).close()
                 return
             except psycopg.OperationalError:
-                if self._process.poll() is not None or time.monotonic() > ends_at:
-                    text = (folder / "pgbouncer.log").read_text(errors="replace")
-                    raise RuntimeError(f"pgbouncer did not start: {text[-4000:]}") from None
+                if process.poll() is not None or time.monotonic() > ends_at:
+                    text = log.read_text(errors="replace")
+                    raise RuntimeError(f"PgBouncer did not start: {text[-4000:]}") from None
             time.sleep(_POLL_S)
 
     def _remove(self) -> None:
         process, self._process = self._process, None
         if process is not None:
+            call_watcher_off(process.stdin)
             process.kill()
-            process.wait(START_TIMEOUT_S)
+            process.wait(timeout=_TIMEOUT_S)
         if self._folder is not None:
             shutil.rmtree(self._folder)
             self._folder = None
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -25,13 +25,14 @@ import psycopg
 from attrs import field, frozen
 from psycopg import sql
 
-from s3edge.testing.standins.postgres_process import HOST, SUPERUSER, PostgresProcess
+from s3edge.testing.standins.postgres_process import SUPERUSER, PostgresProcess
 from s3edge.testing.standins.supabase_layout import (
     LOGINS,
     OLD_DEFAULT_PRIVILEGES,
     ROLES,
     SCHEMAS,
 )
+from s3edge.testing.standins.watched import HOST
 
 
 Role = Literal["authenticator", "postgres", "superuser", "supabase_auth_admin"]

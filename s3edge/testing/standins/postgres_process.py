@@ -10,7 +10,6 @@ import pwd
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -18,12 +17,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, TypedDict
+from typing import TypedDict
 
 import psycopg
 
+from s3edge.testing.standins.watched import HOST, call_watcher_off, free_port
 
-HOST = "127.0.0.1"
+
 SUPERUSER = "supabase_admin"
 """As on Supabase, where ``postgres`` is not one."""
 
@@ -140,7 +140,7 @@ class PostgresProcess:
             )
         if made.returncode != 0:
             raise RuntimeError(f"initdb failed: {made.stdout.decode(errors='replace')}")
-        self.port = _free_port()
+        self.port = free_port()
 
     def start(self) -> None:
         """
@@ -171,7 +171,7 @@ class PostgresProcess:
         process, self._process = self._process, None
         if process is None:
             return
-        _call_watcher_off(process.stdin)
+        call_watcher_off(process.stdin)
         if process.poll() is None:
             process.send_signal(signal.SIGQUIT)
         process.wait(timeout=_START_TIMEOUT_S)
@@ -245,16 +245,6 @@ def _hand_over(path: Path) -> None:
         os.chown(path, account.pw_uid, account.pw_gid)
 
 
-def _call_watcher_off(pipe: IO[bytes] | None) -> None:
-    if pipe is None:
-        return
-    try:
-        pipe.write(b"stopped\n")
-        pipe.close()
-    except BrokenPipeError:
-        return  # there is no watcher any more
-
-
 def _binaries() -> Path:
     """
     Return the folder of the wheel's programs: of its oldest version that is not out of date.
@@ -278,10 +268,3 @@ def _data_parent() -> Path | None:
     if os.access(_IN_MEMORY, os.W_OK) and shutil.disk_usage(_IN_MEMORY).free > _ROOM_BYTES:
         return _IN_MEMORY
     return None
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -7,12 +7,11 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import Self
 
 from s3edge.testing.programs import REDIS_SERVER
+from s3edge.testing.standins.watched import HOST, call_watcher_off, free_port, start_watched
 
-
-HOST = "127.0.0.1"
 
 _TIMEOUT_S = 10
 _POLL_S = 0.01
@@ -24,14 +23,6 @@ _OPTIONS: Mapping[str, str] = {
     "appendonly": "no",
     "daemonize": "no",
 }
-
-# Becomes the command that follows, and leaves a watcher behind. Its standard input is a pipe, which
-# ends when whoever started it is gone, however that went; a line instead calls the watcher off.
-# Killed, because a process that was paused hears no other signal.
-_UNTIL_PARENT_ENDS = """
-( ( read -r _ <&3 && exit; kill -KILL $$ ) 2>/dev/null & ) 3<&0
-exec "$@" </dev/null
-"""
 
 
 class RedisProcess:
@@ -96,20 +87,14 @@ class RedisProcess:
         if self._process is not None:
             raise RuntimeError("the Redis server runs already")
         program = REDIS_SERVER.path()
-        self.port = self.port or _free_port()
+        self.port = self.port or free_port()
         written = [
             text
             for name, value in {**self._place(), **self._options}.items()
             for text in (f"--{name}", value)
         ]
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: S603 - our own command
-                ["/bin/sh", "-c", _UNTIL_PARENT_ENDS, "sh", program, *written],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+            self._process = start_watched([program, *written], log)
         self._wait_until_it_listens(self._process)
 
     def stop(self) -> None:
@@ -117,7 +102,7 @@ class RedisProcess:
         process, self._process = self._process, None
         if process is None:
             return
-        _call_watcher_off(process.stdin)
+        call_watcher_off(process.stdin)
         process.kill()
         process.wait(timeout=_TIMEOUT_S)
 
@@ -151,20 +136,3 @@ class RedisProcess:
                     log = self.log.read_text(errors="replace")
                     raise RuntimeError(f"Redis did not start: {log[-4000:]}") from None
             time.sleep(_POLL_S)
-
-
-def _call_watcher_off(pipe: IO[bytes] | None) -> None:
-    if pipe is None:
-        return
-    try:
-        pipe.write(b"stopped\n")
-        pipe.close()
-    except BrokenPipeError:
-        return  # there is no watcher any more
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port

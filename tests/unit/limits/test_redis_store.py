@@ -20,7 +20,8 @@ from s3edge.errors import Code, EdgeError
 from s3edge.testing.contracts.concurrency import at_once
 from s3edge.testing.programs import REDIS_SERVER
 from s3edge.testing.standins.fault_proxy import FaultProxy, Mode
-from s3edge.testing.standins.redis_process import HOST, RedisProcess
+from s3edge.testing.standins.redis_process import RedisProcess
+from s3edge.testing.standins.watched import HOST
 from s3edge.values import Allowance, RateLimit
 from s3edge_limits import redis_store
 from s3edge_limits.redis_store import KEY_PREFIX, MAX_CONNECTIONS, RedisRateLimiter, parse_address

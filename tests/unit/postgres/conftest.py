@@ -12,9 +12,8 @@ import pytest
 from s3edge.gateway import SystemClock
 from s3edge.testing.standins.postgres import PostgresServer
 from s3edge_postgres.address import parse_address
-from s3edge_postgres.applying import apply
+from s3edge_postgres.applying import apply, own_scripts
 from s3edge_postgres.database import PostgresDatabase
-from s3edge_postgres.migrations import migrations
 from s3edge_postgres.rows import Terms
 
 
@@ -91,5 +90,5 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     """Run a Postgres for the module."""
     with PostgresServer(tmp_path_factory.mktemp("postgres")) as server:
         url = server.create_plain_database("plain")
-        apply(parse_address(url), migrations(), announce=lambda line: None)
+        apply(parse_address(url), own_scripts)
         yield Postgres(server, url)

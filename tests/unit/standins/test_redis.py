@@ -9,7 +9,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from s3edge.testing.standins.redis_process import HOST, RedisProcess
+from s3edge.testing.standins.redis_process import RedisProcess
+from s3edge.testing.standins.watched import HOST
 
 
 NEVER = Retry(NoBackoff(), 0)
