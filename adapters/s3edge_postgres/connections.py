@@ -1,6 +1,7 @@
 """One process's connections, and how a statement gets its rows in time or not at all."""
 
 import logging
+import math
 import select
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -39,6 +40,9 @@ in doubt. It would not notice by itself that nobody waits any more.
 
 MAX_ATTEMPTS = 2
 
+WARN_EVERY_S = 10.0
+"""How often it is logged at the most that calls fail: an outage is one story, not one a call."""
+
 ASK_AGAIN_S = 0.5
 """
 How often the pool is asked again for a connection that it does not have.
@@ -62,7 +66,7 @@ class Connections:
     def __init__(self, address: PostgresAddress) -> None:
         self._address = address
         self._pool: AsyncConnectionPool[AsyncConnection[DictRow]] = AsyncConnectionPool(
-            connection_class=AsyncConnection[DictRow],
+            connection_class=self._noting_failures(),
             kwargs=session_options(address),
             configure=self._begin_session,
             min_size=0,
@@ -76,6 +80,8 @@ class Connections:
         self._asking = anyio.Lock(fast_acquire=True)
         self._answered_at: WeakKeyDictionary[AsyncConnection[DictRow], float] = WeakKeyDictionary()
         self._doubted_until = 0.0
+        self._last_failure = "none failed"
+        self._warned_at = -math.inf
 
     async def __aenter__(self) -> Self:
         """Open the pool; the database itself may be down."""
@@ -128,7 +134,7 @@ class Connections:
                     raise
                 may_repeat, fault = may_be_repeated(error, repeatable=repeatable), in_brief(error)
             if not may_repeat or attempt == MAX_ATTEMPTS or anyio.current_time() >= ends_at:
-                _log.warning("the database is given up after attempt %d: %s", attempt, fault)
+                self._warn(f"given up after attempt {attempt}: {fault}")
                 raise unavailable("The database does not answer; try again in a moment.")
 
     async def _attempt(self, statement: str, values: Values, ends_at: float) -> list[DictRow]:
@@ -152,6 +158,13 @@ class Connections:
             await self._give_back(connection, is_good=is_good)
         return rows
 
+    def _warn(self, fault: str) -> None:
+        """Say what keeps a call from its answer, for all that fail in a while."""
+        now = anyio.current_time()
+        if now >= self._warned_at + WARN_EVERY_S:
+            self._warned_at = now
+            _log.warning("the database does not answer: %s", fault)
+
     def _doubt(self, moment: float) -> None:
         """Trust no connection any more whose last sign of life is older than this."""
         self._doubted_until = max(self._doubted_until, moment)
@@ -172,7 +185,8 @@ class Connections:
                     self._permits.release()
                     raise
         except TimeoutError:
-            raise TimeoutError("no connection in time") from None
+            message = f"no connection in time; the last attempt to connect: {self._last_failure}"
+            raise TimeoutError(message) from None
 
     async def _connection(self) -> AsyncConnection[DictRow]:
         while True:
@@ -211,6 +225,24 @@ class Connections:
         await connection.close()
         await self._pool.putconn(connection)
 
+    def _noting_failures(self) -> type[AsyncConnection[DictRow]]:
+        """Return a kind of connection that tells us why it cannot be made; the pool tells its log."""
+        note = self._note_failure
+
+        class NotingConnection(AsyncConnection[DictRow]):
+            @classmethod
+            async def connect(cls, conninfo: str = "", **options: Any) -> Self:
+                try:
+                    return await super().connect(conninfo, **options)
+                except psycopg.Error as error:
+                    note(error)
+                    raise
+
+        return NotingConnection
+
+    def _note_failure(self, error: psycopg.Error) -> None:
+        self._last_failure = in_brief(error)
+
     async def _begin_session(self, connection: AsyncConnection[DictRow]) -> None:
         """Have the server give up in time; behind a pooler in transaction mode nothing can be set."""
         if not self._address.is_pooled:
@@ -218,6 +250,7 @@ class Connections:
             with TimeLimit(connection, anyio.current_time() + CONNECT_TIMEOUT_S):
                 await connection.execute(f"set statement_timeout = {timeout_ms}".encode())
         self._answered_at[connection] = anyio.current_time()
+        self._last_failure = "none failed"
 
 
 def deadline() -> float:

@@ -35,7 +35,13 @@ LIVENESS_S = 15.0
 _log = logging.getLogger(__name__)
 
 
-async def announce_ends(address: PostgresAddress, connections: Connections, news: EndNews) -> None:
+async def announce_ends(
+    address: PostgresAddress,
+    connections: Connections,
+    news: EndNews,
+    *,
+    liveness_s: float = LIVENESS_S,
+) -> None:
     """
     Tell of awaited tasks that have ended, whoever ended them, until cancelled.
 
@@ -43,6 +49,7 @@ async def announce_ends(address: PostgresAddress, connections: Connections, news
         address: Of the database, for a connection of its own.
         connections: For asking while nobody can listen.
         news: Whom to tell.
+        liveness_s: How long a connection may be silent before it is tried.
     """
     is_out = False
     while True:
@@ -52,7 +59,7 @@ async def announce_ends(address: PostgresAddress, connections: Connections, news
                     if is_out:
                         _log.info("news of ended tasks are heard again")
                         is_out = False
-                    await _hear(connection, news)
+                    await _hear(connection, news, liveness_s)
             except psycopg.Error as error:
                 if not is_out:
                     _log.warning(
@@ -83,7 +90,7 @@ async def _listening(
         await connection.close()
 
 
-async def _hear(connection: AsyncConnection[Any], news: EndNews) -> None:
+async def _hear(connection: AsyncConnection[Any], news: EndNews, liveness_s: float) -> None:
     """
     Pass on what is said.
 
@@ -91,7 +98,7 @@ async def _hear(connection: AsyncConnection[Any], news: EndNews) -> None:
         psycopg.Error: The connection broke.
     """
     while True:
-        async with aclosing(connection.notifies(timeout=LIVENESS_S)) as notices:
+        async with aclosing(connection.notifies(timeout=liveness_s)) as notices:
             async for notice in notices:
                 task_id = _id_in(notice.payload)
                 if task_id is not None:

@@ -54,6 +54,8 @@ def configure_logs(level: str) -> None:
     # Libraries' own news is not the operator's; some of it holds signatures and keys.
     for name in _LIBRARIES:
         logging.getLogger(name).setLevel(max(root.level, logging.WARNING))
+    # Says of each attempt of an outage what ours says once of all.
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
 
 
 def _add_request_id(

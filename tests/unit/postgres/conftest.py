@@ -45,7 +45,8 @@ class Postgres:
         self, *, url: str = "", pool_size: int = 20
     ) -> AsyncIterator[PostgresDatabase]:
         """Open the adapter; by default straight at the server."""
-        address = parse_address(f"{url or self.url}?pool_size={pool_size}")
+        given = url or self.url
+        address = parse_address(given if "?" in given else f"{given}?pool_size={pool_size}")
         async with PostgresDatabase(address, SystemClock(), TERMS) as database:
             yield database
 
