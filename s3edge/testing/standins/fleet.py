@@ -74,9 +74,10 @@ class Fleet:
         self.redis: RedisProcess
         self.gpu: GpuServerProcess
         self.gateways: Sequence[ServerProcess] = ()
-        self.workers: Sequence[WorkerProcess] = ()
+        self.workers: list[WorkerProcess] = []
         self._folder = folder
         self._plan = plan
+        self._settings: Mapping[str, str] = {}
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -104,13 +105,13 @@ class Fleet:
                 ServerProcess(self._place(f"gateway-{number}"), settings)
                 for number in range(self._plan.gateways)
             ]
-            self.workers = [
-                WorkerProcess(self._place(f"worker-{number}"), settings)
-                for number in range(self._plan.workers)
-            ]
-            for process in self.processes:
+            self._settings = settings
+            for process in self.gateways:
                 stack.callback(_end, process)
                 process.start()
+            self._stack = stack
+            for _ in range(self._plan.workers):
+                self.add_worker()
             # Nothing is written into the database but what is asked for.
             self.gpu.control(write=0)
             self._stack = stack.pop_all()
@@ -129,6 +130,15 @@ class Fleet:
     def processes(self) -> Sequence[ServerProcess]:
         """Gateways and workers."""
         return [*self.gateways, *self.workers]
+
+    def add_worker(self) -> WorkerProcess:
+        """Start another worker, which has the tasks queued from now on."""
+        settings = {**self._settings, "S3EDGE_DISPATCH": "procrastinate"}
+        worker = WorkerProcess(self._place(f"worker-{len(self.workers)}"), settings)
+        self._stack.callback(_end, worker)
+        worker.start()
+        self.workers.append(worker)
+        return worker
 
     def query(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         """Return what the database holds, as its owner sees it."""
