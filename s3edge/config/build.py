@@ -230,6 +230,7 @@ def _options(settings: Settings) -> GatewayOptions:
         dispatch_concurrency=settings.dispatch_concurrency,
         dispatch=settings.dispatch,
         max_backlog=settings.max_backlog,
+        grace_s=settings.grace_s,
         max_requests=settings.max_requests,
         max_waits=settings.max_waits,
     )

@@ -148,6 +148,7 @@ SETTINGS: tuple[Setting, ...] = (
         "After how many seconds a client that neither sends nor reads is cut",
         "30",
     ),
+    Setting("S3EDGE_GRACE_S", "How long running tasks may take to end on a stop", "10"),
     Setting("S3EDGE_DATA_DIR", "Where the embedded parts live", ".s3edge"),
     Setting("S3EDGE_PUBLIC_URL", "How the outside reaches this server", "the bound address"),
     Setting("S3EDGE_LOG", "How much is logged: debug, info, warning or error", "info"),
@@ -189,6 +190,7 @@ class Settings:
     dispatch_concurrency: int = 64
     dispatch: str = INLINE
     max_backlog: int = 10_000
+    grace_s: float = 10.0
     max_requests: int = 500
     max_waits: int = 5000
     client_timeout_s: float = CLIENT_TIMEOUT_S
@@ -238,6 +240,7 @@ def parse_settings(environ: Mapping[str, str]) -> Settings:
         dispatch_concurrency=read.value("S3EDGE_DISPATCH_CONCURRENCY", _integer(1, 1000), 64),
         dispatch=read.text("S3EDGE_DISPATCH", INLINE),
         max_backlog=read.value("S3EDGE_MAX_BACKLOG", _integer(1, COUNTED_BACKLOG), 10_000),
+        grace_s=read.value("S3EDGE_GRACE_S", _seconds(3600), 10.0),
         max_requests=read.value("S3EDGE_MAX_REQUESTS", _integer(1, 100_000), 500),
         max_waits=read.value("S3EDGE_MAX_WAITS", _integer(0, 1_000_000), 5000),
         client_timeout_s=read.value("S3EDGE_CLIENT_TIMEOUT_S", _seconds(3600), CLIENT_TIMEOUT_S),
