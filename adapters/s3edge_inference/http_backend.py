@@ -10,6 +10,7 @@ from http import HTTPStatus
 from types import TracebackType
 from typing import Self, TypeVar
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import anyio
 from attrs import frozen
@@ -24,6 +25,7 @@ from s3edge.values import (
     PredictRequest,
 )
 from s3edge_aiohttp import HttpClient, NoAnswerError
+from s3edge_inference.addresses import base_url
 from s3edge_inference.examination import examine_server
 from s3edge_inference.inference_api import (
     BATCH_PATH,
@@ -39,8 +41,9 @@ from s3edge_inference.inference_api import (
     read_model_info,
     read_prediction,
 )
+from s3edge_inference.places import PLACE_TIMEOUT_S, Places
 from s3edge_inference.refusals import refused
-from s3edge_inference.servers import Lease, ServerPool, State, Verdict
+from s3edge_inference.servers import State, Verdict
 
 
 MAX_SERVERS = 64
@@ -60,8 +63,6 @@ SILENCE_S = 30.0
 """Who gives up a prediction that took so long blames the server."""
 
 _KEY = re.compile(r"[!-~]+")
-_HOST = re.compile(r"[a-z0-9._:-]+")
-_PATH = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@%/-]*")
 
 T = TypeVar("T")
 
@@ -91,22 +92,29 @@ class HttpBackend:
     Has images segmented by one or several servers; an asynchronous context manager.
 
     Every prediction is one request to one server: the least busy that is not rested after failures
-    (``servers``). Nothing is repeated here; whoever calls repeats what is retryable, and a repeat may
-    go to another server. It sets no time limit of its own on a prediction, beyond connecting.
+    (``servers``). While all rest, it waits for one. Nothing is repeated here; whoever calls repeats what
+    is retryable, and a repeat may go to another server. It sets no time limit of its own on a prediction,
+    beyond that wait and connecting.
 
     Args:
         urls: The servers' base URLs, without trailing slashes.
         key: What they expect in ``X-API-Key``.
         now: Tells the time in seconds; by default the event loop's.
+        place_timeout_s: How long a prediction waits while all servers rest.
     """
 
     def __init__(
-        self, urls: Sequence[str], key: str, *, now: Callable[[], float] = anyio.current_time
+        self,
+        urls: Sequence[str],
+        key: str,
+        *,
+        now: Callable[[], float] = anyio.current_time,
+        place_timeout_s: float = PLACE_TIMEOUT_S,
     ) -> None:
         self._servers = [GpuServer(number, url) for number, url in enumerate(urls, 1)]
         self._headers = {KEY_HEADER: key, "Content-Type": "application/json"}
         self._now = now
-        self._pool = ServerPool(len(self._servers))
+        self._places = Places(len(self._servers), now=now, timeout_s=place_timeout_s)
         self._client = HttpClient("the GPU server", connections=MAX_CONNECTIONS)
 
     async def __aenter__(self) -> Self:
@@ -127,6 +135,7 @@ class HttpBackend:
         """Implement ``InferenceBackend``."""
         return await self._ask_one(
             PREDICT_PATH,
+            request.user_id,
             predict_body(request),
             lambda body: read_prediction(body, request.task_id),
         )
@@ -135,6 +144,7 @@ class HttpBackend:
         """Implement ``InferenceBackend``."""
         return await self._ask_one(
             BATCH_PATH,
+            request.user_id,
             batch_body(request),
             lambda body: read_batch(body, request.task_id, len(request.prompts)),
         )
@@ -163,7 +173,7 @@ class HttpBackend:
         was rested must also answer a question that needs the key.
         """
         faults: list[str] = []
-        states = self._pool.states(self._now())
+        states = self._places.states()
         async with anyio.create_task_group() as group:
 
             async def ask(server: GpuServer, state: State) -> None:
@@ -188,15 +198,19 @@ class HttpBackend:
                 async for finding in findings:
                     yield finding
 
-    async def _ask_one(self, path: str, body: bytes, read: Callable[[bytes], T]) -> T:
+    async def _ask_one(
+        self, path: str, user_id: UUID, body: bytes, read: Callable[[bytes], T]
+    ) -> T:
         """Send one request to one server, and tell the pool how the server did."""
-        lease = await self._place()
+        lease = await self._places.take(user_id, self._answers)
         server = self._servers[lease.server]
         verdict = Verdict.UNKNOWN
         started = self._now()
         deadline = anyio.current_effective_deadline()
         try:
             verdict, outcome = await self._ask(server, "POST", path, read, body=body)
+            if verdict is Verdict.DOUBTED:
+                verdict = await self._judged(server)
         except anyio.get_cancelled_exc_class():
             # From inside, a timeout of the caller's and a stop of this process look the same. But a
             # timeout comes at the caller's deadline, and a stop before it. Callers that keep their
@@ -207,44 +221,24 @@ class HttpBackend:
                 _log.warning("%s did not answer a prediction in time", server)
             raise
         finally:
-            self._pool.give_back(lease, verdict, self._now())
+            self._places.give_back(lease, verdict)
         if isinstance(outcome, EdgeError):
             raise outcome
         return outcome
 
-    async def _place(self) -> Lease:
-        """
-        Return a place at a server.
+    async def _judged(self, server: GpuServer) -> Verdict:
+        """Return whether a server that failed on a request fails also when no image is to blame."""
+        verdict, _ = await self._model_info(server, PROBE_TIMEOUT_S)
+        return Verdict.DOUBTED if verdict is Verdict.WELL else verdict
 
-        Raises:
-            EdgeError: ``SERVICE_UNAVAILABLE``, when all servers rest.
+    async def _answers(self, index: int) -> tuple[Verdict, bool]:
         """
-        while (lease := self._pool.take(self._now())) is not None:
-            if not lease.is_trial or await self._may_be_tried(lease):
-                return lease
-        raise unavailable(
-            "No GPU server can be used now; try again.",
-            retry_after_s=max(1, math.ceil(self._pool.wait_s(self._now()))),
-        )
-
-    async def _may_be_tried(self, lease: Lease) -> bool:
-        """
-        Ask a server that was rested a small question first, so that no task waits for a silent one.
+        Ask a server that was rested a small question, so that no task waits for a silent one.
 
         It is one that needs the key and the model, as a prediction does.
-
-        Returns:
-            Whether the trial can be sent; if not, the place was given back.
         """
-        verdict = Verdict.UNKNOWN
-        try:
-            verdict, outcome = await self._model_info(self._servers[lease.server], PROBE_TIMEOUT_S)
-            if isinstance(outcome, ModelInfo):
-                self._pool.admit(lease, self._now())
-        finally:
-            if lease.admitted_at is None:
-                self._pool.give_back(lease, verdict, self._now())
-        return lease.admitted_at is not None
+        verdict, known = await self._model_info(self._servers[index], PROBE_TIMEOUT_S)
+        return verdict, isinstance(known, ModelInfo)
 
     async def _fault(self, server: GpuServer, state: State) -> str | None:
         """Return why a server would not segment, in words that go with a number; ``None`` if it would."""
@@ -275,7 +269,11 @@ class HttpBackend:
     async def _model_info(
         self, server: GpuServer, timeout_s: float
     ) -> tuple[Verdict, ModelInfo | EdgeError]:
-        return await self._ask(server, "GET", MODEL_INFO_PATH, read_model_info, timeout_s=timeout_s)
+        verdict, known = await self._ask(
+            server, "GET", MODEL_INFO_PATH, read_model_info, timeout_s=timeout_s
+        )
+        # It is about nobody's image, so there is nothing to doubt.
+        return Verdict.FAILED if verdict is Verdict.DOUBTED else verdict, known
 
     async def _ask(
         self,
@@ -320,7 +318,7 @@ def from_url(value: str, wiring: Wiring) -> InferenceBackend:
     Raises:
         ValueError: A URL is malformed, or ``API_SECRET_KEY`` is missing or cannot be sent.
     """
-    urls = [_base_url(part.strip(), number) for number, part in enumerate(value.split(","), 1)]
+    urls = [base_url(part.strip(), number) for number, part in enumerate(value.split(","), 1)]
     if len(set(urls)) < len(urls):
         raise ValueError("a GPU server is named twice; name each once")
     if len(urls) > MAX_SERVERS:
@@ -334,32 +332,3 @@ def from_url(value: str, wiring: Wiring) -> InferenceBackend:
             "API_SECRET_KEY has blanks or other characters that no header carries; set it without"
         )
     return HttpBackend(urls, key)
-
-
-def _base_url(text: str, number: int) -> str:
-    """Return a base URL without a trailing slash; what is wrong with it is said without showing it."""
-    url_number = f"URL {number}"
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError:
-        message = f"{url_number} is malformed; write http://host:port"
-        raise ValueError(message) from None
-    if "@" in parts.netloc:
-        message = f"{url_number} holds credentials; leave them out and set API_SECRET_KEY"
-        raise ValueError(message)
-    if "?" in text or "#" in text:
-        message = f"{url_number} has a query or a fragment; leave it out"
-        raise ValueError(message)
-    well_formed = (
-        parts.scheme in ("http", "https")
-        and parts.hostname is not None
-        and _HOST.fullmatch(parts.hostname) is not None
-        and port != 0
-        and not parts.netloc.endswith(":")
-        and _PATH.fullmatch(parts.path) is not None
-    )
-    if not well_formed:
-        message = f"{url_number} is malformed; write http://host:port"
-        raise ValueError(message)
-    return f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/")

@@ -7,6 +7,9 @@ One table in one place::
     429, 502, 503, 504     tried again
     401, 403               the task ends, and the operator is told to compare the keys
     anything else          the task ends, and the operator is told the status
+
+A 500 is what a server answers that an image made stumble, and also one that is broken: it is in doubt,
+until the server is asked something that is about nobody's image.
 """
 
 import re
@@ -80,12 +83,14 @@ def refused(answer: Answer) -> Refused:
         advice = (
             f"answers with status {status}: see its log, and compare its address in the settings"
         )
-    failed = status not in range(400, 500) or status in _FAULTS_OF_SERVER
-    return Refused(
-        EdgeError(Code.INFERENCE_FAILED, "The model could not be run."),
-        Verdict.FAILED if failed else Verdict.WELL,
-        advice,
-    )
+    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        verdict = Verdict.DOUBTED
+    elif status not in range(400, 500) or status in _FAULTS_OF_SERVER:
+        verdict = Verdict.FAILED
+    else:
+        verdict = Verdict.WELL
+    error = EdgeError(Code.INFERENCE_FAILED, "The model could not be run.")
+    return Refused(error, verdict, advice)
 
 
 def _passing(answer: Answer) -> Refused:

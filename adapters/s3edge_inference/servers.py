@@ -7,6 +7,11 @@ A state machine without input and output: the time is passed in, so that any his
                                        ^                       |
                                        \________ it fails _____/
 
+**A doubt** is a request that the server failed on, while it answers otherwise. It may be the request's
+own fault, so one user's doubts, however many, do nothing to anybody else: for 3 seconds the server comes
+last, or is not tried, for that user alone. Doubts of three users, with no answer between them, rest it
+like three failures.
+
 **Least busy first**, by requests in flight; among equals they take turns. A server that just failed, or
 said that it is busy, comes last for 3 seconds: it answers quickly, so it would look idle and draw
 every request.
@@ -20,11 +25,15 @@ for a second without failing, the others may come too, on probation: the next fa
 import math
 from collections.abc import Sequence
 from enum import Enum, auto
+from uuid import UUID
 
 from attrs import define, field
 
 
 FAILURES_TO_REST = 3
+
+USERS_TO_REST = 3
+"""How many users must have doubts: nobody rests a server for others with images of their own."""
 
 REST_S = 3.0
 """Short, so that a server that returns has all the work again within 5 seconds."""
@@ -42,6 +51,8 @@ class Verdict(Enum):
     """It works, but not now: too much to do, or the model is still being loaded."""
     FAILED = auto()
     """It is of no use: down, silent, refusing us, or talking nonsense."""
+    DOUBTED = auto()
+    """It failed on this request, and answers otherwise."""
     UNKNOWN = auto()
     """The request was given up before anything could be told."""
 
@@ -64,12 +75,14 @@ class Lease:
 
     Attributes:
         server: The server's index.
+        user: On whose behalf.
         is_trial: Whether the server is to prove that it is back.
         era: The server's, when the place was taken.
         admitted_at: Since when the server of a trial is known to answer.
     """
 
     server: int
+    user: UUID
     is_trial: bool
     era: int
     admitted_at: float | None = field(default=None, init=False)
@@ -83,7 +96,8 @@ class _Circuit:
     Attributes:
         in_flight: Requests that it has.
         failures: In a row.
-        comes_last_until: When it is like the others again.
+        doubts: Since it last answered well, by user: when it is like the others again for them.
+        comes_last_until: When it is like the others again for everybody.
         rests_until: Since it failed too often, until when nothing is sent; ``None`` while it is closed.
         trial: The request that tries it.
         era: Counts the rests; a request of an earlier era says nothing of the server as it is now.
@@ -91,10 +105,15 @@ class _Circuit:
 
     in_flight: int = 0
     failures: int = 0
+    doubts: dict[UUID, float] = field(factory=dict)
     comes_last_until: float = -math.inf
     rests_until: float | None = None
     trial: Lease | None = None
     era: int = 0
+
+    def comes_last(self, user: UUID, now: float) -> bool:
+        """Tell whether the others go before it."""
+        return max(self.comes_last_until, self.doubts.get(user, -math.inf)) > now
 
 
 class ServerPool:
@@ -111,17 +130,17 @@ class ServerPool:
         self._circuits = [_Circuit() for _ in range(servers)]
         self._next = 0
 
-    def take(self, now: float) -> Lease | None:
-        """Return a place at the server that should have the next request; ``None`` if all rest."""
+    def take(self, user: UUID, now: float) -> Lease | None:
+        """Return a place at the server for this user's next request; ``None`` if all rest."""
         self._end_patience(now)
-        index = self._due(now)
+        index = self._due(user, now)
         if index is None:
-            index = self._least_busy(now)
+            index = self._least_busy(user, now)
         if index is None:
             return None
         circuit = self._circuits[index]
         circuit.in_flight += 1
-        lease = Lease(index, circuit.rests_until is not None, circuit.era)
+        lease = Lease(index, user, circuit.rests_until is not None, circuit.era)
         if lease.is_trial:
             circuit.trial = lease
         else:
@@ -141,17 +160,21 @@ class ServerPool:
         if verdict in (Verdict.WELL, Verdict.BUSY):
             # Whenever the request was sent, the server has just answered it.
             circuit.failures = 0
+            circuit.doubts.clear()
             circuit.rests_until = None
             circuit.trial = None
             circuit.comes_last_until = now + REST_S if verdict is Verdict.BUSY else -math.inf
-        elif verdict is Verdict.FAILED and lease.era == circuit.era:
+        elif lease.era != circuit.era:
+            return
+        elif verdict is Verdict.FAILED:
             circuit.failures += 1
             circuit.comes_last_until = now + REST_S
             if circuit.rests_until is not None or circuit.failures >= FAILURES_TO_REST:
-                circuit.failures = 0
-                circuit.rests_until = now + REST_S
-                circuit.trial = None
-                circuit.era += 1
+                _rest(circuit, now)
+        elif verdict is Verdict.DOUBTED:
+            circuit.doubts[lease.user] = now + REST_S
+            if len(circuit.doubts) >= USERS_TO_REST:
+                _rest(circuit, now)
 
     def states(self, now: float) -> Sequence[State]:
         """Return how each server stands."""
@@ -166,21 +189,22 @@ class ServerPool:
         """Return how long it takes until a server may be tried; 0 when there is one now."""
         return max(0.0, min((c.rests_until or now) - now for c in self._circuits))
 
-    def _due(self, now: float) -> int | None:
-        """Return the server that has waited longest for its trial."""
+    def _due(self, user: UUID, now: float) -> int | None:
+        """Return the server that has waited longest for its trial, by somebody who has no doubt of it."""
         waiting = [
             (circuit.rests_until, index)
             for index, circuit in enumerate(self._circuits)
             if circuit.rests_until is not None
             and circuit.rests_until <= now
             and circuit.trial is None
+            and not circuit.comes_last(user, now)
         ]
         return min(waiting)[1] if waiting else None
 
-    def _least_busy(self, now: float) -> int | None:
+    def _least_busy(self, user: UUID, now: float) -> int | None:
         count = len(self._circuits)
         closed = [
-            (circuit.comes_last_until > now, circuit.in_flight, (index - self._next) % count, index)
+            (circuit.comes_last(user, now), circuit.in_flight, (index - self._next) % count, index)
             for index, circuit in enumerate(self._circuits)
             if circuit.rests_until is None
         ]
@@ -193,6 +217,14 @@ class ServerPool:
                 circuit.trial = None
                 circuit.rests_until = None
                 circuit.failures = FAILURES_TO_REST - 1
+
+
+def _rest(circuit: _Circuit, now: float) -> None:
+    circuit.failures = 0
+    circuit.doubts.clear()
+    circuit.rests_until = now + REST_S
+    circuit.trial = None
+    circuit.era += 1
 
 
 def _state(circuit: _Circuit, now: float) -> State:

@@ -20,7 +20,7 @@ RECOVERY_INTERVAL_S = 5.0
 MAX_PREDICT_ATTEMPTS = 6
 """
 How often a retryable failure of the backend is tried in all: about 8 seconds, 16 at the most, and longer
-when the backend says when to come back.
+when the backend says when to come back, or has a task wait for a server.
 """
 
 MAX_RECORD_ATTEMPTS = 5

@@ -82,7 +82,7 @@ def seconds_of(time: ManualClock) -> Callable[[], float]:
 @pytest.fixture
 async def backend(server: ScriptedServer, time: ManualClock) -> AsyncIterator[HttpBackend]:
     """Return an open backend on one server."""
-    async with HttpBackend([server.url], KEY, now=seconds_of(time)) as backend:
+    async with HttpBackend([server.url], KEY, now=seconds_of(time), place_timeout_s=0) as backend:
         yield backend
 
 
@@ -91,7 +91,9 @@ async def both(
     server: ScriptedServer, other: ScriptedServer, time: ManualClock
 ) -> AsyncIterator[HttpBackend]:
     """Return an open backend on both servers."""
-    async with HttpBackend([server.url, other.url], KEY, now=seconds_of(time)) as backend:
+    async with HttpBackend(
+        [server.url, other.url], KEY, now=seconds_of(time), place_timeout_s=0
+    ) as backend:
         yield backend
 
 

@@ -1,6 +1,8 @@
 """Which server takes a request: the least busy that works."""
 
 from collections import Counter
+from collections.abc import Sequence
+from uuid import UUID
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -19,6 +21,7 @@ from s3edge_inference.servers import (
     FAILURES_TO_REST,
     PATIENCE_S,
     REST_S,
+    USERS_TO_REST,
     Lease,
     ServerPool,
     State,
@@ -26,9 +29,12 @@ from s3edge_inference.servers import (
 )
 
 
-def taken(pool: ServerPool, now: float = 0.0) -> Lease:
+ALICE, BOB, CAROL, DAVE = USERS = [UUID(int=number) for number in range(1, 5)]
+
+
+def taken(pool: ServerPool, now: float = 0.0, user: UUID = ALICE) -> Lease:
     """Take a place that there must be."""
-    lease = pool.take(now)
+    lease = pool.take(user, now)
     assert lease is not None
     return lease
 
@@ -76,7 +82,7 @@ def test_three_failures_in_a_row_rest_a_server() -> None:
     assert list(pool.states(0)) == [State.CLOSED]
     rested(pool)
     assert list(pool.states(0)) == [State.RESTING]
-    assert pool.take(REST_S - 0.1) is None
+    assert pool.take(ALICE, REST_S - 0.1) is None
     assert pool.wait_s(1) == REST_S - 1
 
 
@@ -87,7 +93,7 @@ def test_after_the_rest_one_request_tries_it() -> None:
     trial = taken(pool, REST_S)
     assert trial.is_trial
     assert list(pool.states(REST_S)) == [State.DUE]
-    assert pool.take(REST_S) is None
+    assert pool.take(ALICE, REST_S) is None
     pool.give_back(trial, Verdict.WELL, REST_S)
     assert not any(taken(pool, REST_S).is_trial for _ in range(10))
 
@@ -97,7 +103,7 @@ def test_a_trial_that_fails_rests_it_again() -> None:
     pool = ServerPool(1)
     rested(pool)
     pool.give_back(taken(pool, REST_S), Verdict.FAILED, REST_S)
-    assert pool.take(2 * REST_S - 0.1) is None
+    assert pool.take(ALICE, 2 * REST_S - 0.1) is None
     assert taken(pool, 2 * REST_S).is_trial
 
 
@@ -114,9 +120,9 @@ def test_a_slow_trial_does_not_keep_the_others_out() -> None:
     pool = ServerPool(1)
     rested(pool)
     trial = taken(pool, REST_S)
-    assert pool.take(REST_S + PATIENCE_S) is None
+    assert pool.take(ALICE, REST_S + PATIENCE_S) is None
     pool.admit(trial, REST_S + PATIENCE_S)
-    assert pool.take(REST_S + PATIENCE_S) is None
+    assert pool.take(ALICE, REST_S + PATIENCE_S) is None
     late = REST_S + 2 * PATIENCE_S
     other = taken(pool, late)
     assert not other.is_trial
@@ -181,6 +187,84 @@ def test_a_rested_server_is_tried_while_another_serves() -> None:
     assert taken(pool, REST_S).server == 1
 
 
+def doubted(pool: ServerPool, users: Sequence[UUID], now: float = 0.0) -> None:
+    """Let each of these users have a doubt about the server that they are given."""
+    for user in users:
+        pool.give_back(taken(pool, now, user), Verdict.DOUBTED, now)
+
+
+def test_one_users_doubts_rest_no_server() -> None:
+    """However many they are, nor those of two; others are served as if there were none."""
+    pool = ServerPool(1)
+    doubted(pool, [ALICE] * 100 + [BOB] * 100)
+    assert list(pool.states(0)) == [State.CLOSED]
+    assert not taken(pool, 0, CAROL).is_trial
+
+
+def test_doubts_of_several_users_rest_a_server() -> None:
+    """With no answer between them; it is broken for everybody then, images or not."""
+    pool = ServerPool(1)
+    doubted(pool, [ALICE, BOB])
+    pool.give_back(taken(pool), Verdict.WELL, 0)
+    doubted(pool, [BOB, CAROL])
+    assert list(pool.states(0)) == [State.CLOSED]
+    doubted(pool, [ALICE])
+    assert list(pool.states(0)) == [State.RESTING]
+
+
+def test_doubts_and_failures_are_counted_apart() -> None:
+    """Neither the failures nor the doubts are enough."""
+    pool = ServerPool(1)
+    for _ in range(FAILURES_TO_REST - 1):
+        pool.give_back(taken(pool), Verdict.FAILED, 0)
+    doubted(pool, [ALICE, BOB])
+    assert list(pool.states(0)) == [State.CLOSED]
+
+
+def test_a_doubted_server_comes_last_for_that_user_alone() -> None:
+    """Their next request may fare better elsewhere, and nobody else's work is moved."""
+    pool = ServerPool(2)
+    first = taken(pool)
+    pool.give_back(first, Verdict.DOUBTED, 0)
+    assert [taken(pool, 1).server for _ in range(4)] == [1 - first.server] * 4
+    assert [taken(pool, 1, BOB).server for _ in range(3)] == [first.server] * 3
+    assert taken(pool, REST_S, ALICE).server == first.server
+
+
+def test_a_doubted_trial_leaves_the_next_to_somebody_else() -> None:
+    """One user's images do not rest it again, and it takes other users' to bring it back."""
+    pool = ServerPool(1)
+    rested(pool)
+    pool.give_back(taken(pool, REST_S, ALICE), Verdict.DOUBTED, REST_S)
+    assert pool.take(ALICE, REST_S) is None
+    trial = taken(pool, REST_S, BOB)
+    assert trial.is_trial
+    pool.give_back(trial, Verdict.WELL, REST_S)
+    assert not taken(pool, REST_S, ALICE).is_trial
+
+
+def test_a_broken_server_rests_again_after_doubted_trials() -> None:
+    """Each costs another user one task; the rest of their work goes to another server meanwhile."""
+    pool = ServerPool(2)
+    doubts = 0
+    while State.RESTING not in pool.states(0):
+        lease = taken(pool, 0, USERS[doubts % USERS_TO_REST])
+        doubts += lease.server == 0
+        pool.give_back(lease, Verdict.DOUBTED if lease.server == 0 else Verdict.WELL, 0)
+    assert doubts == USERS_TO_REST
+    served = Counter(_served(pool, user, REST_S) for user in [ALICE] * 10 + [BOB] * 10)
+    assert served == {0: 2, 1: 18}
+    assert _served(pool, CAROL, REST_S) == 0
+    assert list(pool.states(REST_S)) == [State.RESTING, State.CLOSED]
+
+
+def _served(pool: ServerPool, user: UUID, now: float) -> int:
+    """Have a request served by a pool whose first server is broken; return by which."""
+    lease = taken(pool, now, user)
+    pool.give_back(lease, Verdict.WELL if lease.server else Verdict.DOUBTED, now)
+    return lease.server
+
+
 class Pool(RuleBasedStateMachine):
     """Random histories of requests, answers and time."""
 
@@ -208,11 +292,11 @@ class Pool(RuleBasedStateMachine):
         """Let time pass."""
         self.now += seconds
 
-    @rule(target=leases)
-    def take(self) -> Lease | MultipleResults[Lease]:
+    @rule(target=leases, user=st.sampled_from(USERS))
+    def take(self, user: UUID) -> Lease | MultipleResults[Lease]:
         """A request gets a server that does not rest, or hears that there is none."""
         busy = self.pool.in_flight()
-        lease = self.pool.take(self.now)
+        lease = self.pool.take(user, self.now)
         if lease is None:
             assert None not in self.rested_at
             return multiple()
@@ -246,7 +330,7 @@ class Pool(RuleBasedStateMachine):
             assert state is State.CLOSED
             self.rested_at[server] = None
             self.trials.pop(server, None)
-        if verdict is Verdict.FAILED:
+        if verdict in (Verdict.FAILED, Verdict.DOUBTED):
             self.failures[server] += 1
             began = self.rested_at[server]
             if state is State.RESTING and (began is None or self.now >= began + REST_S):
