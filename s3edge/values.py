@@ -210,7 +210,7 @@ class Page:
     A stretch of a user's tasks.
 
     Attributes:
-        tasks: Newest first.
+        tasks: Newest first, each without its labels and metadata.
         has_more: Whether older ones follow.
         total: How many match in all; ``None`` for a query by position, which does not count.
     """

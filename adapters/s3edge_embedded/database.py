@@ -40,6 +40,12 @@ _MICROSECOND = timedelta(microseconds=1)
 
 _OPEN = "status in ('pending', 'processing')"
 
+_LISTED = (
+    "id, user_id, project_id, source_image_url, mask_image_url, text_prompt, '[]' as labels,"
+    " '{}' as metadata, status, error_code, error_message, cost, created_at, updated_at, attempt"
+)
+"""A task as a list has it: labels and metadata may be large, and are read one task at a time."""
+
 _HELD = "id = ? and attempt = coalesce(?, attempt)"
 """A task, by its id and the attempt that the caller holds; without one, whoever holds it."""
 
@@ -419,7 +425,7 @@ def _results(db: sqlite3.Connection, user_id: UUID, query: ResultQuery) -> Page:
         seek = " and (created_at, id) < (?, ?)"
         position = [(query.after.created_at - _EPOCH) // _MICROSECOND, str(query.after.id)]
     rows = db.execute(
-        f"select * from segmentation_results where {' and '.join(where)}{seek}"
+        f"select {_LISTED} from segmentation_results where {' and '.join(where)}{seek}"
         " order by created_at desc, id desc limit ? offset ?",
         # One more than asked tells whether others follow.
         [*values, *position, query.limit + 1, 0 if query.after else query.offset],

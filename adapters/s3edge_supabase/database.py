@@ -30,6 +30,7 @@ from s3edge_supabase.postgrest import Postgrest, Refusal, Rows
 from s3edge_supabase.project import SupabaseProject, project_from_environment
 from s3edge_supabase.refusals import error_of_user_call, fix_of
 from s3edge_supabase.rows import (
+    LISTED_COLUMNS,
     TASK_COLUMNS,
     TaskRow,
     Terms,
@@ -281,7 +282,7 @@ def from_wiring(value: str, wiring: Wiring) -> SupabaseDatabase:  # noqa: ARG001
 
 
 def _results_query(user_id: UUID, query: ResultQuery) -> str:
-    parts = [f"select={TASK_COLUMNS}", f"user_id=eq.{user_id}"]
+    parts = [f"select={LISTED_COLUMNS}", f"user_id=eq.{user_id}"]
     if query.project_id is not None:
         parts.append(f"project_id=eq.{query.project_id}")
     if query.status is not None:

@@ -12,11 +12,13 @@ from s3edge.errors import unavailable
 from s3edge.values import Account, Json, Reservation, Task, TaskStatus
 
 
-TASK_COLUMNS = (
-    "id,user_id,project_id,source_image_url,mask_image_url,text_prompt,labels,metadata,status,cost,"
-    "error_code,error_message,created_at,updated_at,deadline_at,attempt"
+LISTED_COLUMNS = (
+    "id,user_id,project_id,source_image_url,mask_image_url,text_prompt,status,cost,error_code,"
+    "error_message,created_at,updated_at,deadline_at,attempt"
 )
+"""All but labels and metadata, which may be large: a page of them may be more than an answer may have."""
 
+TASK_COLUMNS = f"{LISTED_COLUMNS},labels,metadata"
 
 T = TypeVar("T")
 
@@ -24,7 +26,11 @@ _log = logging.getLogger(__name__)
 
 
 class TaskRow(msgspec.Struct):
-    """A row of ``segmentation_results``; older ones may hold nulls that new ones never do."""
+    """
+    A row of ``segmentation_results``.
+
+    Older ones may hold nulls that new ones never do; one of a list comes without labels and metadata.
+    """
 
     id: UUID
     user_id: UUID

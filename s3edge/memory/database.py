@@ -132,7 +132,10 @@ class MemoryDatabase:
             matching = [task for task in matching if _newest_first(task) < after]
         start = 0 if query.after else query.offset
         return Page(
-            tasks=matching[start : start + query.limit],
+            tasks=[
+                evolve(task, labels=(), metadata={})
+                for task in matching[start : start + query.limit]
+            ],
             has_more=len(matching) > start + query.limit,
             total=None if query.after else len(matching),
         )

@@ -86,6 +86,8 @@ class Database(Checked, Protocol):
         Implementations must:
             Order by time, then id, both falling (``test_results_are_newest_first``).
             List only the user's own (``test_results_are_the_users_own``).
+            Leave out labels and metadata, which may be large and which no list shows
+            (``test_a_list_leaves_out_what_it_does_not_show``).
             Filter by project and status (``test_results_are_filtered``).
             Count for offsets (``test_offsets_count``), and walk by position without repeating or
             skipping a row (``test_positions_walk_every_row_once``).

@@ -6,7 +6,7 @@ from functools import partial
 from uuid import UUID, uuid4
 
 import pytest
-from attrs import frozen
+from attrs import evolve, frozen
 
 from s3edge.errors import Code
 from s3edge.ports import Database
@@ -31,6 +31,12 @@ from s3edge.values import (
 
 MARGIN_S = 5.0
 """How far from an edge of time the suite stays, for databases whose own clock also runs."""
+
+LARGE_LABEL = 1024 * 1024 * 2
+"""Characters."""
+
+LARGE_TASKS = 5
+"""So many such labels are more than the 8 MiB that a database's answer over HTTP may have."""
 
 OUTCOME = Outcome(
     mask_image_url="https://storage.example/masks/m",
@@ -366,6 +372,21 @@ class DatabaseContract:
         assert (page.total, page.has_more) == (2, False)
         empty = await harness.database.results(newcomer, ResultQuery(limit=100))
         assert (list(empty.tasks), empty.total, empty.has_more) == ([], 0, False)
+
+    async def test_a_list_leaves_out_what_it_does_not_show(self, harness: DatabaseHarness) -> None:
+        """Labels and metadata are read one task at a time: a page of them may be larger than memory."""
+        user = await harness.new_user()
+        large = Outcome(OUTCOME.mask_image_url, ["x" * LARGE_LABEL], OUTCOME.metadata)
+        for task in await harness.reserve(user, LARGE_TASKS):
+            await harness.database.complete_task(task.id, large)
+        page = await harness.database.results(user, ResultQuery(limit=100))
+        assert len(page.tasks) == LARGE_TASKS
+        for listed in page.tasks:
+            assert (list(listed.labels), dict(listed.metadata)) == ([], {})
+        first = page.tasks[0]
+        whole = await harness.found(user, first)
+        assert list(whole.labels) == list(large.labels)
+        assert evolve(whole, labels=first.labels, metadata=first.metadata) == first
 
     async def test_results_are_filtered(self, harness: DatabaseHarness) -> None:
         """Filters by project and by status hold alone, together, and when walking by position."""
