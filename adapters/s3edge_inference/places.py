@@ -13,7 +13,8 @@ from s3edge_inference.servers import PATIENCE_S, Lease, ServerPool, State, Verdi
 PLACE_TIMEOUT_S = 10.0
 """
 How long a request waits while all servers rest: three rests, so that a task does not use up its tries on
-servers that are not even asked.
+servers that are not even asked. Never more than half of the time that the caller gives, because the
+rest is for the answer.
 """
 
 Answers = Callable[[int], Awaitable[tuple[Verdict, bool]]]
@@ -44,7 +45,8 @@ class Places:
         Raises:
             EdgeError: ``SERVICE_UNAVAILABLE``, when all servers go on resting.
         """
-        waits_until = anyio.current_time() + self._timeout_s
+        now = anyio.current_time()
+        waits_until = now + min(self._timeout_s, (anyio.current_effective_deadline() - now) / 2)
         while True:
             lease = self._pool.take(user, self._now())
             if lease is None:
