@@ -85,9 +85,7 @@ async def test_ends_of_other_processes_are_heard(postgres: Postgres) -> None:
         await news.heard(done)
         assert await others.fail_task(failed, Code.INFERENCE_FAILED, "It broke.")
         await news.heard(failed)
-        postgres.run(
-            "update segmentation_results set deadline_at = now() where id = %s returning 1", overdue
-        )
+        postgres.run("update segmentation_results set deadline_at = now() where id = %s", overdue)
         assert overdue in await others.settle_overdue()
         await news.heard(overdue)
         # The last that was asked over this connection is what it began with.
