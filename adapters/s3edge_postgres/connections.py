@@ -247,8 +247,13 @@ class Connections:
         """Have the server give up in time; behind a pooler in transaction mode nothing can be set."""
         if not self._address.is_pooled:
             timeout_ms = round(STATEMENT_TIMEOUT_S * 1000)
+            setting = f"set statement_timeout = {timeout_ms}".encode()
             with TimeLimit(connection, anyio.current_time() + CONNECT_TIMEOUT_S):
-                await connection.execute(f"set statement_timeout = {timeout_ms}".encode())
+                try:
+                    await connection.execute(setting, prepare=False)
+                except psycopg.Error as error:
+                    self._note_failure(error)
+                    raise
         self._answered_at[connection] = anyio.current_time()
         self._last_failure = "none failed"
 
