@@ -80,7 +80,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("S3EDGE_AUTH", "Who signs tokens: supabase or local", "supabase or local"),
     Setting(
         "S3EDGE_DATABASE",
-        "Where credits and tasks are kept: supabase, sqlite:///path or memory:",
+        "Where credits and tasks are kept: supabase, postgresql://user:password@host/database,"
+        " sqlite:///path or memory:",
         "supabase or sqlite:///<data dir>/s3edge.db",
     ),
     Setting(
