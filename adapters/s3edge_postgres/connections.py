@@ -202,7 +202,7 @@ class Connections:
 
     def _seems_to_work(self, connection: AsyncConnection[DictRow]) -> bool:
         """Return whether an idle connection was not ended meanwhile, without asking the server."""
-        if self._answered_at.get(connection, 0.0) < self._doubted_until:
+        if connection.closed or self._answered_at.get(connection, 0.0) < self._doubted_until:
             return False
         # A server says nothing by itself but that it goes away, or that its settings change.
         line = select.poll()

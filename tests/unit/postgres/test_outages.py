@@ -346,10 +346,13 @@ async def test_a_cancelled_call_leaves_a_good_connection(postgres: Postgres) -> 
     async with postgres.opened(pool_size=1) as database:
         await database.grant_credits(user.user_id, 100)
         before = sessions(postgres)
-        for _ in range(20):
+        for checkpoints in range(20):
             async with anyio.create_task_group() as group:
-                group.start_soon(database.reserve_task, user, new_task())
-                await anyio.lowlevel.checkpoint()
+                # One has the connection, the others wait for it.
+                for _ in range(5):
+                    group.start_soon(database.reserve_task, user, new_task())
+                for _ in range(checkpoints):
+                    await anyio.lowlevel.checkpoint()
                 group.cancel_scope.cancel()
         await assert_back(database)
         assert sessions(postgres) == before
