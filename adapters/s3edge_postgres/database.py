@@ -11,9 +11,10 @@ from attrs import asdict
 from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
-from s3edge.errors import Code, EdgeError, invalid, unavailable
+from s3edge.errors import Code, unavailable
 from s3edge.ports import Clock, EndNews, Finding, Wiring
 from s3edge.rules.lifecycle import COUNTED_BACKLOG
+from s3edge.rules.schema_refusals import refusal_of_grant
 from s3edge.rules.storable import without_nul
 from s3edge.values import (
     Account,
@@ -199,11 +200,7 @@ class PostgresDatabase:
                 ends_at=ends_at,
             )
         except psycopg.Error as error:
-            if error.sqlstate == "PT404":
-                raise EdgeError(Code.NOT_FOUND, "There is no such user.") from None
-            if error.sqlstate == "22003":
-                raise invalid("amount", "The balance would be larger than any can be.") from None
-            raise error_of_call(error) from None
+            raise (refusal_of_grant(error.sqlstate) or error_of_call(error)) from None
         balance: int = row["credits"]
         return balance
 

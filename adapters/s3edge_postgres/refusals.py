@@ -2,11 +2,10 @@
 
 import logging
 
-import msgspec
 import psycopg
 
-from s3edge.errors import Code, EdgeError, invalid, unavailable
-from s3edge.rules.money import insufficient_credits, key_reused
+from s3edge.errors import EdgeError, unavailable
+from s3edge.rules.schema_refusals import refusal_of
 
 
 NOT_APPLIED = "the migrations are not applied; run: s3edge migrate"
@@ -27,13 +26,6 @@ _PREPARED = frozenset({"26000", "42P05"})
 """A prepared statement is not there, or is there already: another client's session, in effect."""
 
 _log = logging.getLogger(__name__)
-
-
-class _Shortfall(msgspec.Struct):
-    """What ``PT402`` says in its details."""
-
-    cost: int
-    credits: int
 
 
 def is_passing(error: psycopg.Error) -> bool:
@@ -74,19 +66,8 @@ def in_brief(error: psycopg.Error) -> str:
 
 def error_of_call(error: psycopg.Error) -> EdgeError:
     """Return the error of a statement that was refused."""
-    match error.sqlstate, error.diag.message_primary:
-        case "PT402", _:
-            return _insufficient(error.diag.message_detail or "")
-        case "PT422", _:
-            return key_reused()
-        case "PT400", "unknown_project":
-            return invalid("project_id", "There is no such project of yours.")
-        case "PT400", _:
-            return EdgeError(Code.INVALID_REQUEST, "The request cannot be recorded.")
-        case ("PT401", _) | ("PT404", "unknown_user"):
-            return EdgeError(Code.AUTH_INVALID, "There is no such user any more.")
-        case _:
-            return _fault_of_ours(error)
+    known = refusal_of(error.sqlstate, error.diag.message_primary, error.diag.message_detail)
+    return known or _fault_of_ours(error)
 
 
 def fix_of(error: psycopg.Error) -> str:
@@ -106,11 +87,3 @@ def _fault_of_ours(error: psycopg.Error) -> EdgeError:
     """Return what users hear of a fault that only the operator can mend, and log what that is."""
     _log.error("Postgres refused a statement: %s; %s", in_brief(error), fix_of(error))
     return unavailable("The database cannot be used now; try again later.")
-
-
-def _insufficient(details: str) -> EdgeError:
-    try:
-        shortfall = msgspec.json.decode(details, type=_Shortfall)
-    except ValueError:
-        return EdgeError(Code.INSUFFICIENT_CREDITS, "You have too few credits.")
-    return insufficient_credits(shortfall.cost, shortfall.credits)

@@ -73,6 +73,7 @@ class SupabaseDatabase:
         self._terms = terms
         self._agreed: Terms | None = None
         self._agreeing = anyio.Lock()
+        self._failures = 0
         self._http = HttpClient("the database")
         self._postgrest = Postgrest(self._http, project.url)
         side = WithoutServiceKey if project.service_key is None else WithServiceKey
@@ -216,9 +217,17 @@ class SupabaseDatabase:
     async def _agreement(self) -> Terms:
         """Return the terms that the database charges by, agreed on once."""
         if self._agreed is None:
+            failures = self._failures
             async with self._agreeing:
+                if self._failures != failures:
+                    # Who has waited for one that failed does not wait for another.
+                    raise unavailable("The database does not answer; try again in a moment.")
                 if self._agreed is None:
-                    self._agreed = await self._service.agree(self._terms)
+                    try:
+                        self._agreed = await self._service.agree(self._terms)
+                    except EdgeError:
+                        self._failures += 1
+                        raise
                     if self._agreed != self._terms:
                         _log.warning(
                             "the database's terms hold, not the settings': %s", self._agreed

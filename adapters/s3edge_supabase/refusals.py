@@ -2,10 +2,8 @@
 
 import logging
 
-import msgspec
-
-from s3edge.errors import Code, EdgeError, invalid, unavailable
-from s3edge.rules.money import insufficient_credits, key_reused
+from s3edge.errors import Code, EdgeError, unavailable
+from s3edge.rules.schema_refusals import refusal_of
 from s3edge_supabase.postgrest import Refusal
 
 
@@ -22,16 +20,9 @@ _BAD_TOKEN = frozenset({"PGRST301", "PGRST303"})
 _log = logging.getLogger(__name__)
 
 
-class _Shortfall(msgspec.Struct):
-    """What ``PT402`` says in its details."""
-
-    cost: int
-    credits: int
-
-
 def error_of_user_call(refusal: Refusal) -> EdgeError:
     """Return the error of a call that was made with a user's own token."""
-    known = _of_our_functions(refusal)
+    known = refusal_of(refusal.code, refusal.reason, refusal.details)
     if known is not None:
         return known
     if refusal.code in _BAD_TOKEN:
@@ -42,7 +33,8 @@ def error_of_user_call(refusal: Refusal) -> EdgeError:
 
 def error_of_service_call(refusal: Refusal) -> EdgeError:
     """Return the error of a call that was made with the service key."""
-    return _of_our_functions(refusal) or fault_of_ours(refusal, "SUPABASE_SERVICE_ROLE_KEY")
+    known = refusal_of(refusal.code, refusal.reason, refusal.details)
+    return known or fault_of_ours(refusal, "SUPABASE_SERVICE_ROLE_KEY")
 
 
 def fault_of_ours(refusal: Refusal, key: str) -> EdgeError:
@@ -60,29 +52,3 @@ def fix_of(refusal: Refusal, key: str) -> str:
     if refusal.code == "42501":
         return f"{key} has too few rights, or {NOT_APPLIED}"
     return "see the project's API logs"
-
-
-def _of_our_functions(refusal: Refusal) -> EdgeError | None:
-    """Return the error that one of the schema's own functions raised."""
-    match refusal.code, refusal.reason:
-        case "PT402", _:
-            return _insufficient(refusal.details)
-        case "PT422", _:
-            error = key_reused()
-        case "PT400", "unknown_project":
-            error = invalid("project_id", "There is no such project of yours.")
-        case "PT400", _:
-            error = EdgeError(Code.INVALID_REQUEST, "The request cannot be recorded.")
-        case ("PT401", _) | ("PT404", "unknown_user"):
-            error = EdgeError(Code.AUTH_INVALID, "There is no such user any more.")
-        case _:
-            return None
-    return error
-
-
-def _insufficient(details: str) -> EdgeError:
-    try:
-        shortfall = msgspec.json.decode(details, type=_Shortfall)
-    except ValueError:
-        return EdgeError(Code.INSUFFICIENT_CREDITS, "You have too few credits.")
-    return insufficient_credits(shortfall.cost, shortfall.credits)

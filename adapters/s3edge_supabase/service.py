@@ -4,9 +4,11 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Protocol
 from uuid import UUID
 
-from s3edge.errors import Code, EdgeError, invalid
+from s3edge.errors import Code, EdgeError
 from s3edge.rules.lifecycle import COUNTED_BACKLOG
-from s3edge.values import Account, Json, Outcome, Task
+from s3edge.rules.schema_refusals import refusal_of_grant
+from s3edge.rules.storable import without_nul
+from s3edge.values import Account, Outcome, Task
 from s3edge_supabase.postgrest import Postgrest, Refusal
 from s3edge_supabase.project import SupabaseProject
 from s3edge_supabase.refusals import error_of_service_call
@@ -85,8 +87,8 @@ class WithServiceKey:
         """Implement ``Database``."""
         arguments = {
             "p_mask_image_url": outcome.mask_image_url,
-            "p_labels": _storable(list(outcome.labels)),
-            "p_metadata": _storable(dict(outcome.metadata)),
+            "p_labels": without_nul(list(outcome.labels)),
+            "p_metadata": without_nul(dict(outcome.metadata)),
         }
         return await self._change("complete", task_id, attempt, arguments)
 
@@ -94,7 +96,7 @@ class WithServiceKey:
         self, task_id: UUID, code: Code, message: str, *, attempt: int | None
     ) -> bool:
         """Implement ``Database``."""
-        arguments = {"p_error_code": code.value, "p_error_message": _storable(message)}
+        arguments = {"p_error_code": code.value, "p_error_message": without_nul(message)}
         return await self._change("fail", task_id, attempt, arguments)
 
     async def claim_tasks(self, limit: int, lease_s: float) -> Sequence[Task]:
@@ -140,11 +142,8 @@ class WithServiceKey:
                 repeatable=False,
             )
         except Refusal as refusal:
-            if refusal.code == "PT404":
-                raise EdgeError(Code.NOT_FOUND, "There is no such user.") from None
-            if refusal.code == "22003":
-                raise invalid("amount", "The balance would be larger than any can be.") from None
-            raise error_of_service_call(refusal) from None
+            known = refusal_of_grant(refusal.code)
+            raise (known or error_of_service_call(refusal)) from None
         return shaped(number, answer)
 
     async def accounts(self) -> AsyncIterator[Account]:
@@ -254,17 +253,6 @@ class WithoutServiceKey:
     def accounts(self) -> AsyncIterator[Account]:
         """Refuse."""
         raise _needs_key("see all accounts")
-
-
-def _storable(value: Json) -> Json:
-    """Return a value without NUL characters, which Postgres keeps in no text."""
-    if isinstance(value, str):
-        return value.replace("\x00", "")
-    if isinstance(value, list):
-        return [_storable(item) for item in value]
-    if isinstance(value, dict):
-        return {_storable(name): _storable(item) for name, item in value.items()}
-    return value
 
 
 def _needs_key(purpose: str) -> EdgeError:
