@@ -3,21 +3,18 @@
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import anyio
 import pytest
 
 from s3edge.errors import Code, EdgeError, invalid, unavailable
-from s3edge.gateway import BACKLOG_RETRY_AFTER_S, Gateway, GatewayOptions
+from s3edge.gateway import BACKLOG_RETRY_AFTER_S
 from s3edge.memory import (
-    MemoryAuthenticator,
     MemoryDatabase,
     MemoryObjectStorage,
-    MemoryRateLimiter,
 )
 from s3edge.ports import Clock, EndNews
-from s3edge.rules.keys import unsigned, upload_key
 from s3edge.rules.lifecycle import LEASE_S, RECOVERY_INTERVAL_S
 from s3edge.usecases.dispatch_task import dispatch_task
 from s3edge.usecases.read_task import read_task
@@ -25,7 +22,6 @@ from s3edge.values import (
     BatchPrediction,
     BatchPredictRequest,
     ModelInfo,
-    NewTask,
     Outcome,
     Prediction,
     PredictRequest,
@@ -33,11 +29,10 @@ from s3edge.values import (
     TaskStatus,
     User,
 )
+from tests.unit.dispatching import ALICE, gateway_of, reserved, stored
 
 
 pytestmark = pytest.mark.anyio
-
-ALICE = User(UUID("a11ce000-0000-4000-8000-000000000001"))
 
 DEADLINE_S = 1000
 
@@ -122,38 +117,6 @@ def storage(clock: Clock) -> MemoryObjectStorage:
     return MemoryObjectStorage("https://edge.test", clock)
 
 
-def gateway_of(
-    database: Database,
-    storage: MemoryObjectStorage,
-    clock: Clock,
-    backend: Backend,
-    **options: Any,
-) -> Gateway:
-    """Return a gateway over these ports."""
-    return Gateway(
-        authenticator=MemoryAuthenticator(clock),
-        storage=storage,
-        database=database,
-        backend=backend,
-        rate_limiter=MemoryRateLimiter(clock),
-        options=GatewayOptions(**options),
-        clock=clock,
-    )
-
-
-async def reserved(database: Database, storage: MemoryObjectStorage) -> Task:
-    """Return a task that Alice paid for."""
-    url = unsigned(storage.url_for(upload_key(ALICE.user_id, uuid4())))
-    return (await database.reserve_task(ALICE, NewTask(uuid4(), url, "a cat"))).task
-
-
-async def stored(database: Database, task: Task) -> Task:
-    """Return a task as it stands now."""
-    found = await database.task(ALICE, task.id)
-    assert found is not None
-    return found
-
-
 async def credits_of(database: Database) -> int:
     """Return what Alice has left of 100."""
     return (await database.profile(ALICE)).credits
@@ -224,7 +187,7 @@ async def test_a_process_that_stood_still_begins_anew(
     """It lost its own task by its silence, claims it again, and only the later attempt counts."""
     answers = anyio.Event()
     backend = Backend(answers.wait)
-    gateway = gateway_of(database, storage, clock, backend, predict_timeout_s=DEADLINE_S)
+    gateway = gateway_of(database, storage, backend, clock, predict_timeout_s=DEADLINE_S)
 
     async with gateway.running():
         task = await reserved(database, storage)
@@ -247,7 +210,7 @@ async def test_a_stop_does_not_free_what_another_process_holds(
 ) -> None:
     """A gateway that lost a task without noticing lets go of it in vain."""
     backend = Backend(anyio.sleep_forever)
-    gateway = gateway_of(database, storage, clock, backend, grace_s=1)
+    gateway = gateway_of(database, storage, backend, clock, grace_s=1)
 
     async with gateway.running():
         task = await reserved(database, storage)
@@ -265,7 +228,7 @@ async def test_with_a_queue_the_gateway_runs_no_task(
 ) -> None:
     """Neither its own nor those that nobody holds; but it ends those that are overdue."""
     backend = Backend(anyio.sleep_forever)
-    gateway = gateway_of(database, storage, clock, backend, dispatch="procrastinate")
+    gateway = gateway_of(database, storage, backend, clock, dispatch="procrastinate")
 
     async with gateway.running():
         task = await reserved(database, storage)
@@ -284,7 +247,7 @@ async def test_new_tasks_are_refused_while_too_many_wait(
 ) -> None:
     """Those of all processes count, and the refusal says when to come back."""
     backend = Backend(anyio.sleep_forever)
-    gateway = gateway_of(database, storage, clock, backend, max_backlog=2)
+    gateway = gateway_of(database, storage, backend, clock, max_backlog=2)
 
     async with gateway.running():
         tasks = [await reserved(database, storage) for _ in range(2)]
@@ -302,7 +265,7 @@ async def test_new_tasks_are_refused_while_too_many_wait(
 async def test_who_waits_looks_only_when_told(storage: MemoryObjectStorage, clock: Clock) -> None:
     """Where the database announces ends, a waiting user costs one look before and one after."""
     database = TellingDatabase(clock)
-    gateway = gateway_of(database, storage, clock, Backend(anyio.sleep_forever))
+    gateway = gateway_of(database, storage, Backend(anyio.sleep_forever), clock)
 
     async with gateway.running():
         task = await reserved(database, storage)
@@ -337,7 +300,7 @@ async def test_who_waits_looks_again_when_nobody_tells(
 ) -> None:
     """A database that stops announcing ends, by a fault of its own, does not make anybody deaf."""
     database = TellingDatabase(clock)
-    gateway = gateway_of(database, storage, clock, Backend(anyio.sleep_forever))
+    gateway = gateway_of(database, storage, Backend(anyio.sleep_forever), clock)
 
     async with gateway.running():
         await anyio.sleep(1)

@@ -10,15 +10,13 @@ import pytest
 from attrs import evolve
 
 from s3edge.errors import Code, EdgeError, invalid, unavailable
-from s3edge.gateway import Gateway, GatewayOptions
+from s3edge.gateway import Gateway
 from s3edge.memory import (
-    MemoryAuthenticator,
     MemoryDatabase,
     MemoryObjectStorage,
-    MemoryRateLimiter,
 )
 from s3edge.ports import Clock
-from s3edge.rules.keys import mask_key, unsigned, upload_key
+from s3edge.rules.keys import mask_key, upload_key
 from s3edge.rules.lifecycle import (
     HEARTBEAT_S,
     LEASE_S,
@@ -40,11 +38,11 @@ from s3edge.values import (
     TaskStatus,
     User,
 )
+from tests.unit.dispatching import ALICE, gateway_of, reserved, stored
 
 
 pytestmark = pytest.mark.anyio
 
-ALICE = User(UUID("a11ce000-0000-4000-8000-000000000001"))
 BOB = User(UUID("b0b00000-0000-4000-8000-000000000002"))
 
 MASK_URL = "https://gpu.test/masks/mask"
@@ -200,40 +198,6 @@ def database(clock: Clock) -> FaultyDatabase:
 def storage(clock: Clock) -> MemoryObjectStorage:
     """Keep images in memory."""
     return MemoryObjectStorage("https://edge.test", clock)
-
-
-def gateway_of(
-    database: MemoryDatabase,
-    storage: MemoryObjectStorage,
-    backend: ScriptedBackend,
-    clock: Clock,
-    **options: Any,
-) -> Gateway:
-    """Return a gateway over these ports."""
-    return Gateway(
-        authenticator=MemoryAuthenticator(clock),
-        storage=storage,
-        database=database,
-        backend=backend,
-        rate_limiter=MemoryRateLimiter(clock),
-        options=GatewayOptions(**options),
-        clock=clock,
-    )
-
-
-async def reserved(
-    database: MemoryDatabase, storage: MemoryObjectStorage, user: User = ALICE
-) -> Task:
-    """Return a task that its user paid for."""
-    url = unsigned(storage.url_for(upload_key(user.user_id, uuid4())))
-    return (await database.reserve_task(user, NewTask(uuid4(), url, "a cat"))).task
-
-
-async def stored(database: MemoryDatabase, task: Task) -> Task:
-    """Return a task as it stands now."""
-    found = await database.task(User(task.user_id), task.id)
-    assert found is not None
-    return found
 
 
 async def used_by(database: MemoryDatabase, user: User = ALICE) -> int:
