@@ -115,6 +115,9 @@ def results(*, by_position: bool, of_project: bool, in_status: bool) -> str:
     ``offset 0`` keeps the planner from joining in another way. By offset the count is in the column
     ``total`` of every row; past the end there is one row, whose ``id`` is null.
 
+    Of all that a user has, neither the count nor what lies before an offset is walked through: both
+    are sums of ``s3edge.result_counts``, and the walk begins in the run that has the offset.
+
     Args:
         by_position: Whether the list goes on behind a position; else it begins at an offset.
         of_project: Whether only a project's tasks are listed.
@@ -127,13 +130,18 @@ def results(*, by_position: bool, of_project: bool, in_status: bool) -> str:
         conditions.append("w.status = %(status)s::text")
     matching = f"from public.segmentation_results w where {' and '.join(conditions)}"
     if by_position:
+        counted = "counted as (select null::bigint as total)"
         stretch = "and (w.created_at, w.id) < (%(created_at)s::timestamptz, %(id)s::uuid)"
-        offset, counted = "", "select null::bigint as total"
-    else:
+        offset = ""
+    elif of_project or in_status:
+        counted = f"counted as (select count(*) as total {matching})"
         stretch, offset = "", "offset %(offset)s::bigint"
-        counted = f"select count(*) as total {matching}"
+    else:
+        counted = _counted_by_runs(matching)
+        stretch = "and w.created_at < (select s.before from start s)"
+        offset = "offset (select s.skipped from start s)"
     return f"""
-with counted as ({counted}), walked as (
+with {counted}, walked as (
     select w.id, w.created_at {matching} {stretch}
     order by w.created_at desc, w.id desc {offset} limit %(limit)s::bigint
 )
@@ -145,3 +153,29 @@ from counted left join (
 ) as shown on true
 order by shown.created_at desc, shown.id desc
 """
+
+
+def _counted_by_runs(matching: str) -> str:
+    """Return how the runs tell the count, and where the walk begins; without any, all are walked."""
+    return f"""
+runs as (
+    select c.count,
+        lag(c.since, 1, 'infinity') over newest_first as before,
+        (sum(c.count) over newest_first)::bigint - c.count as newer
+    from s3edge.result_counts c where c.user_id = %(user_id)s::uuid
+    window newest_first as (order by c.since desc rows unbounded preceding)
+), counted as (
+    select case when exists (select from runs)
+        then (select sum(r.count)::bigint from runs r)
+        else (select count(*) {matching})
+    end as total
+), start as (
+    select 'infinity'::timestamptz as before, %(offset)s::bigint as skipped
+    where not exists (select from runs)
+    union all (
+        select r.before, %(offset)s::bigint - r.newer from runs r
+        where r.newer <= %(offset)s::bigint
+        order by r.newer desc, r.before
+        limit 1
+    )
+)"""

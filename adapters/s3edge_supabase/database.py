@@ -42,7 +42,7 @@ from s3edge_supabase.rows import (
 from s3edge_supabase.service import ServiceSide, WithoutServiceKey, WithServiceKey
 
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """What the project's ``s3edge_schema_version`` must return at least."""
 
 WITHOUT_SERVICE_KEY = (
