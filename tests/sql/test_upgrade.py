@@ -370,3 +370,10 @@ def test_deleting_a_user_takes_all_of_it(upgraded: Project) -> None:
     assert str(RICH) not in str(rows)
     assert only(upgraded.rows("select count(*) from public.users_profile")) == 5
     upgraded.assert_books()
+
+
+def test_results_from_before_are_counted(upgraded: Project) -> None:
+    """A list by offset reads the counts."""
+    assert upgraded.rows(
+        "select user_id, sum(count)::integer from s3edge.result_counts group by 1 order by 1"
+    ) == [(RICH, 2), (SPENT, 1), (IN_DEBT, 1)]

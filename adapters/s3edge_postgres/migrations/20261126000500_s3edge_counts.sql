@@ -22,16 +22,6 @@ create or replace function s3edge.run_length() returns integer
 language sql immutable set search_path = ''
 as 'select 2000';
 
-create or replace function s3edge.run_at(p_user_id uuid, p_created_at timestamptz)
-returns timestamptz
-language sql stable set search_path = ''
-as $$
-    select c.since from s3edge.result_counts c
-    where c.user_id = p_user_id and c.since <= p_created_at
-    order by c.since desc
-    limit 1
-$$;
-
 -- Counts a user's results anew; null for all users, while nobody else writes. Rows of the same moment
 -- have the same rank, so no run ends between them.
 create or replace function s3edge.recount(p_user_id uuid) returns void
@@ -68,9 +58,15 @@ begin
         perform from public.users_profile where id = v_user_id for no key update;
         with counted as (
             insert into s3edge.result_counts as c (user_id, since, count)
-            select v_user_id, coalesce(s3edge.run_at(v_user_id, a.created_at), '-infinity'), count(*)
-            from added a where a.user_id = v_user_id and a.created_at is not null
-            group by 2
+            select v_user_id, coalesce(run.since, '-infinity'), count(*)
+            from added a left join lateral (
+                select r.since from s3edge.result_counts r
+                where r.user_id = v_user_id and r.since <= a.created_at
+                order by r.since desc
+                limit 1
+            ) run on true
+            where a.user_id = v_user_id and a.created_at is not null
+            group by run.since
             on conflict (user_id, since) do update set count = c.count + excluded.count
             returning c.count
         )
@@ -101,13 +97,19 @@ as $$
 declare
     v_user_id uuid;
 begin
-    for v_user_id in select distinct r.user_id from removed r order by 1 loop
+    for v_user_id in select distinct d.user_id from removed d order by 1 loop
         perform from public.users_profile where id = v_user_id for no key update;
         update s3edge.result_counts c set count = c.count - gone.count
         from (
-            select s3edge.run_at(v_user_id, r.created_at) as since, count(*) as count
-            from removed r where r.user_id = v_user_id
-            group by 1
+            select run.since, count(*) as count
+            from removed d cross join lateral (
+                select r.since from s3edge.result_counts r
+                where r.user_id = v_user_id and r.since <= d.created_at
+                order by r.since desc
+                limit 1
+            ) run
+            where d.user_id = v_user_id
+            group by run.since
         ) gone
         where c.user_id = v_user_id and c.since = gone.since;
     end loop;
@@ -152,7 +154,6 @@ for each statement execute function s3edge.count_none();
 
 revoke all on function
     s3edge.run_length(),
-    s3edge.run_at(uuid, timestamptz),
     s3edge.recount(uuid),
     s3edge.count_added(),
     s3edge.count_removed(),
