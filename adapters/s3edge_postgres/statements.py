@@ -156,26 +156,35 @@ order by shown.created_at desc, shown.id desc
 
 
 def _counted_by_runs(matching: str) -> str:
-    """Return how the runs tell the count, and where the walk begins; without any, all are walked."""
+    """
+    Return how the runs tell the count, and where the walk begins.
+
+    The runs are added up from the newest on, until one has the offset. Without any run, which is how
+    rows look that were written with triggers off, everything is walked through.
+    """
     return f"""
-runs as (
-    select c.count,
-        lag(c.since, 1, 'infinity') over newest_first as before,
-        (sum(c.count) over newest_first)::bigint - c.count as newer
-    from s3edge.result_counts c where c.user_id = %(user_id)s::uuid
-    window newest_first as (order by c.since desc rows unbounded preceding)
-), counted as (
-    select case when exists (select from runs)
-        then (select sum(r.count)::bigint from runs r)
-        else (select count(*) {matching})
-    end as total
+counted as (
+    select coalesce(
+        (select sum(c.count)::bigint from s3edge.result_counts c
+            where c.user_id = %(user_id)s::uuid),
+        (select count(*) {matching})
+    ) as total
 ), start as (
     select 'infinity'::timestamptz as before, %(offset)s::bigint as skipped
-    where not exists (select from runs)
+    where not exists (
+        select from s3edge.result_counts c where c.user_id = %(user_id)s::uuid
+    )
     union all (
-        select r.before, %(offset)s::bigint - r.newer from runs r
-        where r.newer <= %(offset)s::bigint
-        order by r.newer desc, r.before
+        select r.before, %(offset)s::bigint - r.newer
+        from (
+            select c.since, c.count,
+                lag(c.since, 1, 'infinity') over newest_first as before,
+                (sum(c.count) over newest_first)::bigint - c.count as newer
+            from s3edge.result_counts c where c.user_id = %(user_id)s::uuid
+            window newest_first as (order by c.since desc rows unbounded preceding)
+        ) r
+        where r.newer + r.count > %(offset)s::bigint
+        order by r.since desc
         limit 1
     )
 )"""
