@@ -8,6 +8,7 @@ from uuid import UUID
 import anyio
 import click
 
+from s3edge.cli.open_files import allow_open_files
 from s3edge.cli.options import WRONG_USAGE, Failed, settings_of, with_environment
 from s3edge.cli.server import bind, run, run_workers, url_of
 from s3edge.config import Deployment, Settings, build, check_opens
@@ -49,6 +50,7 @@ _port = click.option(
 def serve(environ: Mapping[str, str], host: str, port: int, workers: int) -> None:
     """Serve, as the environment says."""
     settings = settings_of(environ)
+    allow_open_files()
     with bind(host, port) as listener:
         anyio.run(partial(check_opens, settings, bound_url=url_of(listener)))
         if workers > 1:
@@ -68,6 +70,7 @@ def serve(environ: Mapping[str, str], host: str, port: int, workers: int) -> Non
 def dev(environ: Mapping[str, str], host: str, port: int) -> None:
     """Serve with everything embedded; print the address and a token."""
     settings = settings_of(environ, embedded=True)
+    allow_open_files()
     with bind(host, port) as listener:
         url = url_of(listener)
         anyio.run(partial(check_opens, settings, bound_url=url))

@@ -1,7 +1,7 @@
 """Tell a user how a task stands, at once or when it has ended."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 from uuid import UUID
@@ -23,6 +23,9 @@ class Watch(Protocol):
 
     async def wait(self, timeout_s: float) -> bool:
         """Wait for news of the task; return whether waiting on makes sense."""
+
+    async def look(self, user_id: UUID, read: Callable[[], Awaitable[Task | None]]) -> Task | None:
+        """Read the task, once for all of the user's waiters whom the same news woke."""
 
 
 async def read_task(

@@ -1,0 +1,31 @@
+"""How many connections and files a server may have open at once."""
+
+import logging
+import resource
+
+
+OPEN_FILES = 65_536
+"""
+How many a server asks for: room for every long poll that it holds.
+
+Not whatever the system would grant, which may be a thousand million, with tables of that size somewhere.
+"""
+
+_log = logging.getLogger(__name__)
+
+
+def allow_open_files() -> None:
+    """
+    Raise this process's soft limit, so far as the hard one lets it; its children inherit it.
+
+    The soft one is 1,024 by tradition, for the sake of ``select()``, which nothing here uses, and is meant
+    to be raised by those who can do without. https://0pointer.net/blog/file-descriptor-limits.html
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (OSError, ValueError) as error:
+        _log.warning("the limit of open files stays at %d: %s", soft, error)
