@@ -1,7 +1,7 @@
 """Wakes those who wait for a task's end, within one process."""
 
-import math
 import copy
+import math
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
 from uuid import UUID
@@ -98,7 +98,7 @@ class TaskWatch:
                 self._event = anyio.Event()
         return not self._signals.is_closed
 
-    async def look(self, user_id: UUID, read: Callable[[], Awaitable[Task | None]]) -> Task | None:
+    async def look(self, user_id: UUID, read: Callable[[], Awaitable[Task]]) -> Task:
         """
         Read the task; of a user's waiters whom the same news woke, one reads for all.
 
@@ -119,10 +119,10 @@ class _Glance:
 
     def __init__(self) -> None:
         self._lock = anyio.Lock(fast_acquire=True)
-        self._found: dict[UUID, Task | None] = {}
+        self._found: dict[UUID, Task] = {}
         self._failure: EdgeError | None = None
 
-    async def share(self, user_id: UUID, read: Callable[[], Awaitable[Task | None]]) -> Task | None:
+    async def share(self, user_id: UUID, read: Callable[[], Awaitable[Task]]) -> Task:
         # Whoever comes first may be cancelled while reading; then the next one reads.
         async with self._lock:
             if user_id in self._found:

@@ -18,8 +18,8 @@ def allow_open_files() -> None:
     """
     Raise this process's soft limit, so far as the hard one lets it; its children inherit it.
 
-    The soft one is 1,024 by tradition, for the sake of ``select()``, which nothing here uses, and is meant
-    to be raised by those who can do without. https://0pointer.net/blog/file-descriptor-limits.html
+    The soft one is 1,024 by tradition, for the sake of ``select()``, which nothing here uses; those who
+    can do without are meant to raise it. https://0pointer.net/blog/file-descriptor-limits.html
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)

@@ -64,7 +64,7 @@ begin
 end
 $$;
 select s3edge.recount(null);
-"""
+"""  # noqa: S608 - of constants
 
 
 def load_large_lists(superuser_url: str) -> None:
@@ -78,5 +78,9 @@ def load_large_lists(superuser_url: str) -> None:
         connection.execute(_LOAD.encode())
     with psycopg.connect(superuser_url, autocommit=True) as connection:
         # As autovacuum would: an index-only walk trusts what it has found visible to all.
-        for table in ("public.segmentation_results", "s3edge.result_counts", "public.users_profile"):
+        for table in (
+            "public.segmentation_results",
+            "s3edge.result_counts",
+            "public.users_profile",
+        ):
             connection.execute(f"vacuum (analyze) {table}".encode())

@@ -24,7 +24,7 @@ class Watch(Protocol):
     async def wait(self, timeout_s: float) -> bool:
         """Wait for news of the task; return whether waiting on makes sense."""
 
-    async def look(self, user_id: UUID, read: Callable[[], Awaitable[Task | None]]) -> Task | None:
+    async def look(self, user_id: UUID, read: Callable[[], Awaitable[Task]]) -> Task:
         """Read the task, once for all of the user's waiters whom the same news woke."""
 
 
@@ -54,7 +54,7 @@ async def read_task(
         EdgeError: ``NOT_FOUND`` for another user's task as for none, ``SERVICE_UNAVAILABLE``.
     """
 
-    async def look() -> Task:
+    async def read() -> Task:
         task = await database.task(user, task_id)
         if task is None:
             raise EdgeError(Code.NOT_FOUND, "There is no such task.")
@@ -63,14 +63,14 @@ async def read_task(
     ends_at = anyio.current_time() + wait_s
     # The watch opens before the first look, so that no end falls in between.
     with watch(task_id) as news:
-        task = await look()
+        task = await read()
         if has_ended(task.status) or wait_s <= 0:
             return task
         with waiting():
             while (left_s := ends_at - anyio.current_time()) > 0:
                 if not await news.wait(min(left_s, look_every_s)):
                     break
-                task = await look()
+                task = await news.look(user.user_id, read)
                 if has_ended(task.status):
                     break
         return task

@@ -1,6 +1,6 @@
 """Results are counted in runs, exactly, whatever adds and removes them; offsets read the counts."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from random import Random
@@ -174,8 +174,11 @@ def test_counts_are_exact_when_all_write_at_once(counted: Project) -> None:
                     connection.execute(INSERT.encode(), ([user_id], [datetime.now(UTC)]))
                 connection.commit()
 
-    calls = [partial(insert_or_delete, number) for number in range(8)]
-    _, refusals = at_once([*calls, *(lambda: user.reserve() and None for _ in range(8))])
+    def reserve() -> None:
+        user.reserve()
+
+    calls: list[Callable[[], None]] = [partial(insert_or_delete, number) for number in range(8)]
+    _, refusals = at_once([*calls, *[reserve] * 8])
     assert refusals == []
     assert counted.rows(MISCOUNTED) == []
     assert len(runs_of(counted, user_id)) > 5

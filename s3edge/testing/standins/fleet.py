@@ -44,11 +44,13 @@ class FleetPlan:
         gateways: How many servers there are.
         workers: How many processes take tasks from the queue; with none, the gateways dispatch.
         settings: What the environment of all of them says besides.
+        database_options: What they add to the database's URL: ``?pool_size=5``.
     """
 
     gateways: int = 1
     workers: int = 0
     settings: Mapping[str, str] = field(factory=dict)
+    database_options: str = ""
 
 
 class Fleet:
@@ -96,7 +98,7 @@ class Fleet:
                 **bucket.r2_settings(),
                 "VASTAI_BACKEND_URL": self.gpu.url,
                 "API_SECRET_KEY": API_SECRET_KEY,
-                "S3EDGE_DATABASE": self.database_url,
+                "S3EDGE_DATABASE": self.database_url + self._plan.database_options,
                 "S3EDGE_DISPATCH": "procrastinate" if self._plan.workers else "inline",
                 "S3EDGE_RATE_LIMIT_STORE": self.redis.url,
                 **self._plan.settings,
