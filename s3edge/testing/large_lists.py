@@ -17,8 +17,8 @@ FEW_RESULTS = 100
 
 _ONE_IN = (MANY_RESULTS + FEW_RESULTS) // FEW_RESULTS
 
-_OTHERS = 20
-_OTHERS_RESULTS = 1_000
+_OTHERS = 5_000
+_OTHERS_RESULTS = 4
 
 # Two rows share each moment. Indexes are made once all rows are there, which takes less time.
 _LOAD = f"""

@@ -134,12 +134,12 @@ async def test_an_outage_is_everybodys() -> None:
 
 async def test_a_refusal_is_ones_own() -> None:
     """One token may have run out, and the others not."""
-    signals, shelf = TaskSignals(), Shelf(refusals=[EdgeError(Code.UNAUTHORIZED, "expired")])
+    signals, shelf = TaskSignals(), Shelf(refusals=[EdgeError(Code.AUTH_INVALID, "expired")])
     waiters = [Waiter(signals, shelf) for _ in range(3)]
     await woken(waiters, shelf)
     assert shelf.reads == 2
     assert [waiter.told for waiter in waiters if not isinstance(waiter.told, Task)] == [
-        Code.UNAUTHORIZED
+        Code.AUTH_INVALID
     ]
 
 
