@@ -171,9 +171,10 @@ counted as (
     ) as total
 ), start as (
     select 'infinity'::timestamptz as before, %(offset)s::bigint as skipped
-    where not exists (
-        select from s3edge.result_counts c where c.user_id = %(user_id)s::uuid
-    )
+    where (
+        select c.since from s3edge.result_counts c
+        where c.user_id = %(user_id)s::uuid order by c.since limit 1
+    ) is null
     union all (
         select r.before, %(offset)s::bigint - r.newer
         from (

@@ -43,7 +43,9 @@ begin
         from public.segmentation_results t
         where t.created_at is not null and (p_user_id is null or t.user_id = p_user_id)
     ) r
-    group by r.user_id, r.run;
+    group by r.user_id, r.run
+    -- Lie together, as they are read.
+    order by r.user_id, r.run;
 end
 $$;
 
