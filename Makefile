@@ -40,7 +40,7 @@ docs: $(VENV)/.installed-check
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky -q -b html docs docs/_build
 
 bench: $(VENV)/.installed-test
-	$(BIN)/python tests/benchmarks/run.py
+	$(BIN)/python -m tests.benchmarks.run
 
 soak: $(VENV)/.installed-test
 	SOAK_S=$(or $(SOAK_S),600) $(BIN)/python -m pytest -s tests/e2e/fleet/test_chaos.py -k queue $(ARGS)

@@ -15,8 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -31,6 +31,11 @@ from starlette.routing import Route
 from s3edge.cli.server import app_of, bind, url_of
 from s3edge.config import build, parse_settings
 from s3edge.testing.server import ServerProcess
+from s3edge.testing.standins.postgres import PostgresServer
+from s3edge_postgres.address import parse_address
+from s3edge_postgres.applying import apply
+from s3edge_postgres.migrations import migrations
+from tests.benchmarks.lists import compare_lists
 
 
 CONNECTIONS = 32
@@ -40,35 +45,70 @@ LAG_UPLOADS = 64
 
 MULTIPART = "multipart/form-data; boundary=B"
 
+WITHOUT_DATABASE = {"GET /health", "POST /upload, 1 MiB"}
+
+ROOT = Path(__file__).parents[2]
+THIS = (sys.executable, "-m", "tests.benchmarks.run")
+
 
 def main() -> None:
-    """Print a row a kind of request."""
-    with tempfile.TemporaryDirectory() as folder:
-        server = ServerProcess(
-            Path(folder),
-            {
-                "S3EDGE_RATE_LIMITS": "off",
-                "S3EDGE_INITIAL_CREDITS": "1000000",
-                "S3EDGE_LOG": "error",
-            },
-        )
-        server.start()
+    """Print a row a kind of request, then how long lists take."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        postgres = stack.enter_context(PostgresServer(folder))
+        url = postgres.create_plain_database("bench")
+        apply(parse_address(url), lambda _: migrations())
+        servers = {
+            "SQLite": serving(stack, folder / "sqlite", {}),
+            "Postgres": serving(stack, folder / "postgres", {"S3EDGE_DATABASE": url}),
+        }
         bare = subprocess.Popen(
-            [sys.executable, __file__, "bare", folder], stdout=subprocess.PIPE, text=True
+            [*THIS, "bare", str(folder)], stdout=subprocess.PIPE, text=True, cwd=ROOT
         )
-        try:
-            assert bare.stdout is not None
-            compare(server, bare.stdout.readline().strip())
-        finally:
-            bare.terminate()
-            bare.wait()
-            server.stop()
+        stack.callback(bare.wait)
+        stack.callback(bare.terminate)
+        assert bare.stdout is not None
+        compare(servers, bare.stdout.readline().strip())
+    with tempfile.TemporaryDirectory() as name:
+        compare_lists(Path(name))
     print(f"\nlongest stop of the event loop under {LAG_UPLOADS} uploads of 10 MiB at once, with")
     print(f"segmentations running: {longest_stop_ms():.0f} ms")
 
 
-def compare(server: ServerProcess, bare_url: str) -> None:
-    """Measure both servers, request by request."""
+def serving(stack: ExitStack, folder: Path, settings: Mapping[str, str]) -> ServerProcess:
+    """Start a server that keeps what it has in a folder."""
+    folder.mkdir()
+    defaults = {
+        "S3EDGE_RATE_LIMITS": "off",
+        "S3EDGE_INITIAL_CREDITS": "1000000",
+        "S3EDGE_LOG": "error",
+    }
+    server = ServerProcess(folder, {**defaults, **settings})
+    server.start()
+    stack.callback(server.stop)
+    return server
+
+
+def compare(servers: Mapping[str, ServerProcess], bare_url: str) -> None:
+    """Measure all servers, request by request; what no database has a part in, by the first only."""
+    print(f"{'request':<32}{'bare/s':>10}{'s3edge/s':>10}{'ratio':>8}")
+    asked = {name: requests_of(server) for name, server in servers.items()}
+    for request_name in next(iter(asked.values())):
+        for name, server in servers.items():
+            message = asked[name][request_name]
+            if request_name in WITHOUT_DATABASE:
+                if name != next(iter(servers)):
+                    continue
+                row = request_name
+            else:
+                row = f"{request_name}, {name}"
+            theirs = asyncio.run(rate(bare_url, message))
+            ours = asyncio.run(rate(server.url, message))
+            print(f"{row:<32}{theirs:>10.0f}{ours:>10.0f}{ours / theirs:>8.2f}")
+
+
+def requests_of(server: ServerProcess) -> Mapping[str, bytes]:
+    """Return the requests of one user, who has uploaded an image."""
     token = server.token(uuid4())
     image = picture()
     with server.client() as client:
@@ -77,21 +117,13 @@ def compare(server: ServerProcess, bare_url: str) -> None:
         image_id = uploaded.json()["data"]["image_id"]
     body = json.dumps({"image_id": image_id, "text_prompt": "red"}).encode()
     form = upload_form(image + bytes(MEBIBYTE - len(image)))
-    rows = [
-        ("GET /health", request("GET", "/health", token)),
-        ("GET /api/v1/me", request("GET", "/api/v1/me", token)),
-        ("GET /api/v1/results", request("GET", "/api/v1/results", token)),
-        ("POST /api/v1/upload, 1 MiB", request("POST", "/api/v1/upload", token, form, MULTIPART)),
-        (
-            "POST /api/v1/segment",
-            request("POST", "/api/v1/segment", token, body, "application/json"),
-        ),
-    ]
-    print(f"{'request':<28}{'bare/s':>10}{'s3edge/s':>10}{'ratio':>8}")
-    for name, message in rows:
-        theirs = asyncio.run(rate(bare_url, message))
-        ours = asyncio.run(rate(server.url, message))
-        print(f"{name:<28}{theirs:>10.0f}{ours:>10.0f}{ours / theirs:>8.2f}")
+    return {
+        "GET /health": request("GET", "/health", token),
+        "GET /me": request("GET", "/api/v1/me", token),
+        "GET /results": request("GET", "/api/v1/results", token),
+        "POST /upload, 1 MiB": request("POST", "/api/v1/upload", token, form, MULTIPART),
+        "POST /segment": request("POST", "/api/v1/segment", token, body, "application/json"),
+    }
 
 
 def picture() -> bytes:
@@ -191,10 +223,11 @@ def longest_stop_ms() -> float:
     """Return the longest time for which the server's event loop did nothing else, under load."""
     with tempfile.TemporaryDirectory() as folder:
         server = subprocess.Popen(
-            [sys.executable, __file__, "lag", folder],
+            [*THIS, "lag", folder],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            cwd=ROOT,
         )
         assert server.stdout is not None
         url, token = server.stdout.readline().split()
