@@ -2,6 +2,9 @@
 -- next run's. With it a list's total, and where its page 1,000 begins, are sums over a few hundred rows
 -- instead of walks over all results. Triggers keep it within each transaction that adds or removes rows.
 --
+-- One statement that removes some of a user's rows and adds thousands to them (a MERGE, say) is the one
+-- thing that this does not follow: afterwards, `select s3edge.recount(null)`.
+--
 -- Exact, because only a run without a row behind it is ever split off: at the new end, or all of a
 -- user's anew. Whoever changes a user's counts holds the lock on their profile meanwhile, taken before
 -- looking, so that they see the runs that others have made.
@@ -119,12 +122,24 @@ begin
 end
 $$;
 
--- Nobody but an operator changes when a task was made.
+-- Nobody but an operator changes when a task was made. Row by row, so nothing is counted anew in here:
+-- that would already see the rows whose turn is still to come.
 create or replace function s3edge.count_moved() returns trigger
 language plpgsql security definer set search_path = ''
 as $$
 begin
-    perform s3edge.recount(new.user_id);
+    perform from public.users_profile where id = new.user_id for no key update;
+    update s3edge.result_counts set count = count - 1
+    where user_id = new.user_id and since = (
+        select max(c.since) from s3edge.result_counts c
+        where c.user_id = new.user_id and c.since <= old.created_at
+    );
+    insert into s3edge.result_counts as c (user_id, since, count)
+    select new.user_id, coalesce(max(r.since), '-infinity'), 1
+    from s3edge.result_counts r
+    where r.user_id = new.user_id and r.since <= new.created_at
+    having new.created_at is not null
+    on conflict (user_id, since) do update set count = c.count + 1;
     return null;
 end
 $$;
