@@ -1,6 +1,7 @@
 """A server with too much to do refuses quickly, and lets nobody hold a place by doing nothing."""
 
 import json
+import select
 import socket
 import threading
 import time
@@ -174,13 +175,20 @@ def test_long_polls_take_no_place_and_have_a_bound_of_their_own(
             answer = client.get(f"/api/v1/tasks/{task_id}", params={"wait": 0.01})
             return answer.status_code == 503 and answer.headers["Retry-After"] == "1"
 
-        polls = []
-        for _ in range(10):
-            # One after the other, or the sixth would be refused before the first waits.
-            eventually(lambda: not refuses(client))
-            polls.append(stack.enter_context(server.connect()))
-            polls[-1].sendall(ask)
-        eventually(refuses_to_wait)
+        def poll() -> socket.socket:
+            peer = stack.enter_context(server.connect())
+            peer.sendall(ask)
+            return peer
+
+        def ten_wait() -> bool:
+            # One that comes while five others are not waiting yet is refused, and asks again.
+            for number, peer in enumerate(polls):
+                if select.select([peer], [], [], 0)[0]:
+                    polls[number] = poll()
+            return not refuses(client) and refuses_to_wait()
+
+        polls = [poll() for _ in range(10)]
+        eventually(ten_wait)
         assert client.get("/api/v1/me").status_code == 200
         assert client.get(f"/api/v1/tasks/{task_id}").json()["data"]["status"] == "processing"
 
