@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 
@@ -33,6 +33,7 @@ BATCH = "/api/v1/predict/batch"
 INFO = "/api/v1/model/info"
 
 TASK = UUID("11111111-1111-4111-8111-111111111111")
+ANOTHER_TASK = "33333333-3333-4333-8333-333333333333"
 USER = UUID("22222222-2222-4222-8222-222222222222")
 IMAGE_URL = "http://images.test/a?X-Amz-Signature=hunter2"
 
@@ -273,7 +274,7 @@ async def test_what_is_wrong_with_an_image_is_passed_on(
         b"[" * 100_000,
         json.dumps(prediction()).replace("0.75", "NaN").encode(),
         json.dumps(prediction()).replace("0.75", "1e999").encode(),
-        prediction(task_id=str(uuid4())),
+        prediction(task_id=ANOTHER_TASK),
         prediction(task_id="the first"),
         prediction(confidence=1.01),
         prediction(confidence=-0.01),
@@ -315,9 +316,9 @@ async def test_what_is_not_the_contracts_message_is_no_answer(
 @pytest.mark.parametrize(
     "change",
     [
-        {"task_id": str(uuid4())},
+        {"task_id": ANOTHER_TASK},
         {"results": [prediction()]},
-        {"results": [prediction(), prediction(task_id=str(uuid4()))]},
+        {"results": [prediction(), prediction(task_id=ANOTHER_TASK)]},
         {"results": [prediction(), prediction(confidence=2)]},
         {"results": None},
         {"total_inference_time_ms": -1},

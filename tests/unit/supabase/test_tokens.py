@@ -30,7 +30,7 @@ SECRET = "a shared secret that is long enough"
 EC_KEY = ec.generate_private_key(ec.SECP256R1())
 RSA_KEY = rsa.generate_private_key(65537, 2048)
 OTHER_KEY = ec.generate_private_key(ec.SECP256R1())
-USER_ID = uuid4()
+USER_ID = UUID("00000000-0000-4000-8000-00000000a11c")
 
 Claims = dict[str, Any]
 
@@ -129,7 +129,7 @@ async def test_rsa_signatures_are_as_good(
         {"sub": "root"},
         {"sub": None},
         {"sub": 5},
-        {"sub": "{" + str(uuid4()) + "}"},
+        {"sub": "{" + str(USER_ID) + "}"},
     ],
     ids=str,
 )
