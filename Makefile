@@ -28,7 +28,7 @@ demo: $(VENV)/.installed
 	@$(BIN)/s3edge demo "$$IMAGE" "$$PROMPT"
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/.installed-test $(VENV)/.installed-check docs
 	$(BIN)/ruff format --check .
