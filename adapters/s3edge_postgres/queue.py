@@ -107,7 +107,8 @@ class ProcrastinateQueue:
             await self._dispatch(UUID(task_id), run)
 
         @app.periodic(cron=UPKEEP_CRON)
-        @app.task(name=UPKEEP_JOB, queue=UPKEEP, queueing_lock=UPKEEP_JOB)
+        # Before tasks in the index that both queues share, however many wait.
+        @app.task(name=UPKEEP_JOB, queue=UPKEEP, queueing_lock=UPKEEP_JOB, priority=1)
         async def upkeep(timestamp: int) -> None:  # noqa: ARG001 - procrastinate's signature
             await self._keep_up(app)
 

@@ -7,13 +7,15 @@ alter table s3edge.settings
     add column if not exists dispatch text not null default 'inline'
         check (dispatch in ('inline', 'procrastinate'));
 
--- The lock keeps jobs of one task apart while one runs; the queueing lock while one waits.
+-- The queueing lock names the task, and lets no two jobs of one wait. There is no other lock: with one,
+-- procrastinate compares every job that waits with every other before it hands one out. Should two jobs of
+-- a task run at once, its attempts tell them apart.
 create or replace function s3edge.enqueue(p_task_id uuid) returns void
 language plpgsql security definer set search_path = 'procrastinate', 'pg_temp'
 as $$
 begin
     perform procrastinate_defer_jobs_v1(array[row(
-        's3edge', 's3edge.dispatch', 0, p_task_id::text, p_task_id::text,
+        's3edge', 's3edge.dispatch', 0, null, p_task_id::text,
         jsonb_build_object('task_id', p_task_id), null
     )::procrastinate_job_to_defer_v1]);
 end
@@ -37,9 +39,10 @@ begin
                 select from procrastinate_jobs j
                 where j.queueing_lock = t.id::text and j.status = 'todo'
             )
-            and not exists (
-                select from procrastinate_jobs j
-                where j.lock = t.id::text and j.status = 'doing'
+            -- Few run, and none has an index by its task: they are looked up once, as a set.
+            and t.id::text not in (
+                select j.queueing_lock from procrastinate_jobs j
+                where j.queueing_lock is not null and j.status = 'doing'
             )
         order by t.id
         limit p_limit

@@ -142,7 +142,7 @@ def test_a_stopped_worker_gives_its_tasks_back(start_fleet: StartFleet, scene: b
     assert {
         status
         for (status,) in fleet.query(
-            "select status::text from procrastinate.procrastinate_jobs where lock is not null"
+            "select status::text from procrastinate.procrastinate_jobs where queue_name = 's3edge'"
         )
     } == {"todo"}
     fleet.gpu.control(silent=False)
@@ -170,7 +170,7 @@ def test_a_worker_outlives_its_database(start_fleet: StartFleet, scene: bytes) -
     wait_until(
         lambda: (
             fleet.query(
-                "select count(*) from procrastinate.procrastinate_jobs where lock is not null"
+                "select count(*) from procrastinate.procrastinate_jobs where queue_name = 's3edge'"
             )
             == [(0,)]
         )
