@@ -61,9 +61,11 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
+	@echo 'Installing what tests need, once...' >&2
 	@$(PIP) --editable '.[embedded,testing,dev-test]'
 	@touch $@
 
 $(VENV)/.installed-check: $(VENV)/.installed
+	@echo 'Installing what checks need, once...' >&2
 	@$(PIP) --editable '.[embedded,testing,dev-check]'
 	@touch $@

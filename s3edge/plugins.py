@@ -1,7 +1,8 @@
 """Finds the adapter that a setting's scheme names, among the installed packages' entry points."""
 
+import re
 from collections.abc import Callable
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, requires
 from typing import Any
 
 from s3edge.ports import Wiring
@@ -13,6 +14,10 @@ STORAGES = "s3edge.storages"
 BACKENDS = "s3edge.backends"
 RATE_LIMITERS = "s3edge.rate_limiters"
 QUEUES = "s3edge.queues"
+
+_OF_EXTRA = re.compile(r"(?P<name>[\w-]+).*;.*\bextra == ['\"](?P<extra>[\w-]+)['\"].*")
+
+_FOR_OURSELVES = frozenset({"dev-check", "dev-test", "stand-ins", "testing"})
 
 GROUPS = (AUTHENTICATORS, DATABASES, STORAGES, BACKENDS, RATE_LIMITERS, QUEUES)
 """One entry point group a port; the name of an entry point is the scheme it serves."""
@@ -51,9 +56,18 @@ def load(group: str, scheme: str) -> AdapterFactory:
     except ModuleNotFoundError as error:
         if error.name is not None and error.name.startswith("s3edge"):
             raise  # not a missing extra: the installation itself is broken
-        message = (
-            f"the adapter for {scheme!r} needs the package {error.name!r};"
-            " install s3edge with its extra, or s3edge[all]"
-        )
+        message = f"the adapter for {scheme!r} needs {missing(error.name)}"
         raise UnknownAdapterError(message) from error
     return factory
+
+
+def missing(module: str | None) -> str:
+    """Say which package is not installed, and which of the extras brings it."""
+    name = (module or "").partition(".")[0].replace("_", "-").lower()
+    extras = {
+        match["extra"]
+        for requirement in requires("s3edge") or ()
+        if (match := _OF_EXTRA.fullmatch(requirement)) and match["name"].lower() == name
+    }
+    extra = min(extras - _FOR_OURSELVES, default="all")
+    return f"the package {module!r}; pip install 's3edge[{extra}]'"

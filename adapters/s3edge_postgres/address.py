@@ -76,7 +76,7 @@ def parse_address(url: str) -> PostgresAddress:
         # libpq's own words repeat the piece that it does not understand.
         raise ValueError(_MALFORMED) from None
     parameters = {name: value for name, value in said.items() if value is not None}
-    if not _names_a_server(parameters):
+    if base.count("@") > 1 or not _names_a_server(parameters):
         raise ValueError(_MALFORMED)
     return PostgresAddress(
         {**_DEFAULTS, **parameters},

@@ -12,8 +12,8 @@ from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
 from s3edge.errors import Code, unavailable
-from s3edge.ports import Clock, EndNews, Finding, Wiring
-from s3edge.rules.lifecycle import COUNTED_BACKLOG
+from s3edge.ports import INLINE, Clock, EndNews, Finding, Wiring
+from s3edge.rules.lifecycle import COUNTED_BACKLOG, LEASE_S
 from s3edge.rules.schema_refusals import refusal_of_grant
 from s3edge.rules.storable import without_nul
 from s3edge.values import (
@@ -224,6 +224,8 @@ class PostgresDatabase:
             raise unavailable(
                 f"the database's schema is version {row['version']}, and {SCHEMA_VERSION} is needed"
             )
+        if self._terms.dispatch != INLINE and not await self.has_queue():
+            raise unavailable("the queue's tables are not there; run: s3edge migrate")
 
     @property
     def address(self) -> PostgresAddress:
@@ -234,6 +236,12 @@ class PostgresDatabase:
         """Return whether the queue's tables are there."""
         [row] = await self._rows(statements.HAS_QUEUE, {})
         return row["is_there"] is True
+
+    async def workers(self) -> int:
+        """Return how many of the queue's workers have said lately that they are there."""
+        [row] = await self._rows(statements.WORKERS, {"stalled_s": LEASE_S})
+        count: int = row["count"]
+        return count
 
     async def take_task(self, task_id: UUID) -> Task | None:
         """Lease one task as its next attempt, whoever held it; ``None`` when it has ended."""

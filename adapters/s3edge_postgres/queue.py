@@ -10,8 +10,9 @@ died is noticed by the worker's heartbeat and given to another; an open task tha
 
 import asyncio
 import logging
+import math
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 from uuid import UUID
 
@@ -23,7 +24,7 @@ from procrastinate.jobs import Job, Status
 from procrastinate.retry import BaseRetryStrategy, RetryDecision
 
 from s3edge.errors import EdgeError, unavailable
-from s3edge.ports import Wiring
+from s3edge.ports import Finding, Wiring
 from s3edge.rules.lifecycle import HEARTBEAT_S, LEASE_S, retry_delay_s
 from s3edge.values import Task
 from s3edge_postgres.address import PostgresAddress
@@ -54,6 +55,9 @@ POLL_S = 2.0
 RESTART_DELAY_S = 1.0
 """How long to wait before a worker that lost its database begins anew."""
 
+SAY_EVERY_S = 30.0
+"""How often a worker says that it still waits for its database."""
+
 CONNECTIONS = 4
 """How many connections the queue itself uses, besides one for each of the two listeners."""
 
@@ -75,6 +79,7 @@ class ProcrastinateQueue:
 
     async def work(self, run: Run, *, concurrency: int, grace_s: float, stop: anyio.Event) -> None:
         """Implement ``TaskQueue``."""
+        await self._until_usable(stop)
         async with anyio.create_task_group() as group:
             for queue, jobs_at_once in ((TASKS, concurrency), (UPKEEP, 1)):
                 group.start_soon(self._keep_working, run, queue, jobs_at_once, grace_s, stop)
@@ -82,7 +87,33 @@ class ProcrastinateQueue:
     async def check(self) -> None:
         """Implement ``Checked``."""
         if not await self._database.has_queue():
-            raise unavailable("the queue is not in the database; run: s3edge migrate")
+            raise unavailable("the queue's tables are not there; run: s3edge migrate")
+
+    async def examine(self) -> AsyncIterator[Finding]:
+        """Implement ``Examinable``."""
+        try:
+            # Each process has one for either queue.
+            workers = await self._database.workers() // 2
+        except EdgeError:
+            return  # the check has said why
+        message = f"{workers} at work" if workers else "none is at work now; start: s3edge worker"
+        yield Finding("workers", ok=True, message=message)
+
+    async def _until_usable(self, stop: anyio.Event) -> None:
+        """Wait for the database and its tables; say what is missing, now and then."""
+        said_at = -math.inf
+        while not stop.is_set():
+            try:
+                await self._database.check()
+                await self.check()
+            except EdgeError as error:
+                if anyio.current_time() - said_at >= SAY_EVERY_S:
+                    said_at = anyio.current_time()
+                    _log.warning("no task can be taken yet: %s", error.message)
+            else:
+                return
+            with anyio.move_on_after(RESTART_DELAY_S):
+                await stop.wait()
 
     async def _keep_working(
         self, run: Run, queue: str, concurrency: int, grace_s: float, stop: anyio.Event
@@ -95,8 +126,9 @@ class ProcrastinateQueue:
                 await _work(app, connector.failed, queue, concurrency, grace_s, stop)
             except (ConnectorException, psycopg.Error) as error:
                 _log.warning("a worker begins anew, because its database failed: %s", _cause(error))
-            with anyio.move_on_after(RESTART_DELAY_S):
-                await stop.wait()
+                with anyio.move_on_after(RESTART_DELAY_S):
+                    await stop.wait()
+            await self._until_usable(stop)
 
     def _app(self, connector: procrastinate.PsycopgConnector, run: Run) -> procrastinate.App:
         """Return an application whose jobs are ours."""

@@ -61,7 +61,8 @@ def breaks_connection(error: psycopg.Error) -> bool:
 def in_brief(error: psycopg.Error) -> str:
     """Return what may be logged of an error: not its details, which hold rows."""
     reason = error.diag.message_primary or next(iter(str(error).splitlines()), "")
-    return f"SQLSTATE {error.sqlstate or 'none'}, {reason[:200]!r}"
+    code = "" if error.sqlstate is None else f"SQLSTATE {error.sqlstate}, "
+    return f"{code}{reason[:200]!r}"
 
 
 def error_of_call(error: psycopg.Error) -> EdgeError:

@@ -83,6 +83,11 @@ TAKE_TASK = f"select {_COLUMNS} from s3edge.take_task(%(task_id)s::uuid) t"
 
 ENQUEUE_FORGOTTEN = "select s3edge.enqueue_forgotten(%(limit)s::integer) as count"
 
+WORKERS = """
+select count(*) from procrastinate.procrastinate_workers
+where last_heartbeat > now() - make_interval(secs => %(stalled_s)s::double precision)
+"""
+
 HAS_QUEUE = "select to_regclass('procrastinate.procrastinate_jobs') is not null as is_there"
 
 EXTEND_LEASES = """

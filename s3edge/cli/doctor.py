@@ -10,7 +10,7 @@ from attrs import define, field
 
 from s3edge.cli.options import Failed, settings_of, with_environment
 from s3edge.cli.segment import DEFAULT_URL
-from s3edge.config import Port, Settings, SettingsError, build_parts
+from s3edge.config import DATABASE, QUEUE, Port, Settings, SettingsError, build_parts
 from s3edge.errors import EdgeError
 from s3edge.gateway import opened
 from s3edge.plugins import AUTHENTICATORS, BACKENDS
@@ -57,9 +57,15 @@ async def _examine(settings: Settings, token: str, report: _Report) -> None:
         if isinstance(part, SettingsError):
             report.add(port.name, Finding("", ok=False, message=str(part)))
             continue
+        needed = [part]
+        if port is QUEUE:
+            # It works through the database, and one that was closed does not open again.
+            again = build_parts(settings, bound_url=DEFAULT_URL)
+            part = again[QUEUE]  # noqa: PLW2901 - the same one, over a database of its own
+            needed = [again[DATABASE], part]
         try:
             with anyio.fail_after(EXAMINATION_TIMEOUT_S):
-                async with opened([part]):
+                async with opened(needed):
                     await _examine_part(port, part, settings, report)
                     if token and port.group == AUTHENTICATORS:
                         report.add(port.name, await _token(part, token))

@@ -16,7 +16,6 @@ _LIBRARIES = (
     "botocore",
     "httpcore",
     "httpx",
-    "procrastinate",
     "psycopg",
     "python_multipart",
     "urllib3",
@@ -54,6 +53,8 @@ def configure_logs(level: str) -> None:
     # Libraries' own news is not the operator's; some of it holds signatures and keys.
     for name in _LIBRARIES:
         logging.getLogger(name).setLevel(max(root.level, logging.WARNING))
+    # Its errors are of a database that is away, with traces; ours are one line each.
+    logging.getLogger("procrastinate").setLevel(logging.CRITICAL)
     # Says of each attempt of an outage what ours says once of all.
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
 

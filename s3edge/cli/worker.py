@@ -12,6 +12,7 @@ from s3edge.cli.options import WRONG_USAGE, Failed, settings_of, with_environmen
 from s3edge.cli.segment import DEFAULT_URL
 from s3edge.config import build, check_opens
 from s3edge.gateway import Gateway
+from s3edge.plugins import scheme_of
 from s3edge.ports import TaskQueue
 from s3edge.worker import run_worker
 
@@ -20,7 +21,8 @@ from s3edge.worker import run_worker
 @click.option(
     "--concurrency",
     type=click.IntRange(1, 1000),
-    help="How many tasks run at once [S3EDGE_DISPATCH_CONCURRENCY, default 64].",
+    help="How many tasks run at once, with cpu: one a core at the most"
+    " [S3EDGE_DISPATCH_CONCURRENCY, default 64].",
 )
 @with_environment
 def worker(environ: Mapping[str, str], concurrency: int | None) -> None:
@@ -28,6 +30,12 @@ def worker(environ: Mapping[str, str], concurrency: int | None) -> None:
     if concurrency is not None:
         environ = {**environ, "S3EDGE_DISPATCH_CONCURRENCY": str(concurrency)}
     settings = settings_of(environ)
+    if settings.public_url is None and scheme_of(settings.storage) == "file":
+        message = (
+            "S3EDGE_PUBLIC_URL: a worker needs it where images are files: how the server that has them"
+            " is reached; let all of them have the same"
+        )
+        raise Failed(message, WRONG_USAGE)
     url = settings.public_url or DEFAULT_URL
     deployment = build(settings, bound_url=url)
     if deployment.queue is None:
@@ -49,6 +57,7 @@ async def _work(gateway: Gateway, queue: TaskQueue) -> None:
             err=True,
         )
         await run_worker(gateway, queue, stop)
+        click.echo("Stopped; what had not ended goes to other workers.", err=True)
         group.cancel_scope.cancel()
 
 

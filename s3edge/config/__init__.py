@@ -1,6 +1,8 @@
 """The composition root: the only part that reads the environment, and that knows every other part."""
 
 from s3edge.config.build import (
+    DATABASE,
+    QUEUE,
     Deployment,
     OwnParts,
     Port,
@@ -14,6 +16,8 @@ from s3edge.config.settings import Settings, SettingsError, parse_settings
 
 
 __all__ = [
+    "DATABASE",
+    "QUEUE",
     "Deployment",
     "OwnParts",
     "Port",

@@ -163,9 +163,12 @@ async def check_opens(settings: Settings, *, bound_url: str) -> None:
     Raises:
         SettingsError: Names the setting whose part cannot be opened.
     """
-    for port, part in build_parts(settings, bound_url=bound_url).items():
+    parts = build_parts(settings, bound_url=bound_url)
+    # All are built before any is opened, because opening leaves files behind.
+    for part in parts.values():
         if isinstance(part, SettingsError):
             raise part
+    for port, part in parts.items():
         try:
             async with opened([part]):
                 pass
@@ -241,6 +244,10 @@ def _adapter(port: Port, settings: Settings, wiring: Wiring) -> Any:
     try:
         factory = plugins.load(port.group, port.scheme(settings))
         return factory(port.value(settings), wiring)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("s3edge"):
+            raise  # not a missing extra: the installation itself is broken
+        message = f"{port.setting}: {port.scheme(settings)!r} needs {plugins.missing(error.name)}"
     except EdgeError as error:
         message = f"{port.setting}: {error.message}"
     except (plugins.UnknownAdapterError, OSError, ValueError) as error:

@@ -10,6 +10,7 @@ from urllib.parse import quote, urlsplit
 
 from attrs import field, frozen
 
+from s3edge.plugins import QUEUES, installed
 from s3edge.ports import INLINE
 from s3edge.rules.claims import DEFAULT_TIER_CLAIM
 from s3edge.rules.lifecycle import COUNTED_BACKLOG
@@ -239,7 +240,7 @@ def parse_settings(environ: Mapping[str, str]) -> Settings:
         task_deadline_s=read.value("S3EDGE_TASK_DEADLINE_S", _integer(1, 86_400), 900),
         predict_timeout_s=read.value("S3EDGE_PREDICT_TIMEOUT_S", _seconds(3600), 120.0),
         dispatch_concurrency=read.value("S3EDGE_DISPATCH_CONCURRENCY", _integer(1, 1000), 64),
-        dispatch=read.text("S3EDGE_DISPATCH", INLINE),
+        dispatch=read.value("S3EDGE_DISPATCH", _choice(INLINE, *installed(QUEUES)), INLINE),
         max_backlog=read.value("S3EDGE_MAX_BACKLOG", _integer(1, COUNTED_BACKLOG), 10_000),
         grace_s=read.value("S3EDGE_GRACE_S", _seconds(3600), 10.0),
         max_requests=read.value("S3EDGE_MAX_REQUESTS", _integer(1, 100_000), 500),

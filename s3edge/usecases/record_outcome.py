@@ -65,7 +65,7 @@ async def record_failure(
     ended = await _insist(
         lambda: database.fail_task(task.id, code, error.message, attempt=task.attempt), random
     )
-    became = "and ends it in error, refunded" if ended else _TOO_LATE
+    became = "ends it in error, refunded" if ended else _TOO_LATE
     _log.warning(
         "the failure of attempt %d of task %s %s: %s", task.attempt, task.id, became, error
     )
