@@ -1,6 +1,7 @@
 """Finds the adapter that a setting's scheme names, among the installed packages' entry points."""
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from importlib.metadata import entry_points, requires
 from typing import Any
@@ -62,12 +63,11 @@ def load(group: str, scheme: str) -> AdapterFactory:
 
 
 def missing(module: str | None) -> str:
-    """Say which package is not installed, and which of the extras brings it."""
+    """Say which package is not installed, and which of the extras brings it, the smallest of them."""
     name = (module or "").partition(".")[0].replace("_", "-").lower()
-    extras = {
-        match["extra"]
-        for requirement in requires("s3edge") or ()
-        if (match := _OF_EXTRA.fullmatch(requirement)) and match["name"].lower() == name
-    }
-    extra = min(extras - _FOR_OURSELVES, default="all")
+    found = [_OF_EXTRA.fullmatch(requirement) for requirement in requires("s3edge") or ()]
+    pairs = [(match["name"].lower(), match["extra"]) for match in found if match]
+    sizes = Counter(extra for _, extra in pairs)
+    bringing = {extra for package, extra in pairs if package == name} - _FOR_OURSELVES
+    extra = min(bringing, key=lambda extra: (sizes[extra], extra), default="all")
     return f"the package {module!r}; pip install 's3edge[{extra}]'"

@@ -17,7 +17,7 @@ from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from limits.errors import StorageError
 from redis.asyncio import BlockingConnectionPool, Connection, SSLConnection
 
-from s3edge.errors import EdgeError, unavailable
+from s3edge.errors import Code, EdgeError, unavailable
 from s3edge.ports import RateLimiter, Wiring
 from s3edge.values import Allowance, RateLimit
 from s3edge_limits.counting import count, probe
@@ -198,4 +198,8 @@ def _edge_error(error: Exception) -> EdgeError:
         what = "cannot be reached"
     else:
         what = f"answered with an error ({type(error).__name__})"
-    return unavailable(f"The store of the rate limits {what}.")
+    message = f"The store of the rate limits {what}."
+    if type(error) is exceptions.ResponseError:
+        # About one key, such as one that holds something else. What is about the store is a subclass.
+        return EdgeError(Code.SERVICE_UNAVAILABLE, message)
+    return unavailable(message)

@@ -49,6 +49,8 @@ class Rest:
         try:
             yield
         except EdgeError as error:
+            if not error.retryable:
+                raise  # it answered, and what it said is about this subject alone
             self._failure = error.message
             self._until = self._now() + REST_S
             raise

@@ -26,6 +26,8 @@ _DEFAULTS: Mapping[str, str | int] = {
     "keepalives_idle": 10,
     "keepalives_interval": 3,
     "keepalives_count": 3,
+    # Milliseconds; where data is on its way, keepalives do not count.
+    "tcp_user_timeout": 10_000,
 }
 """What the URL can say otherwise. https://www.postgresql.org/docs/current/libpq-connect.html"""
 

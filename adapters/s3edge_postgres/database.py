@@ -189,15 +189,11 @@ class PostgresDatabase:
         Raises:
             EdgeError: ``NOT_FOUND`` for a user who never signed up.
         """
-        ends_at = deadline()
-        await self._agree(ends_at)
         try:
-            # Not repeated: twice would be twice as much.
+            # Not repeated: twice would be twice as much. Nor are terms agreed on before: a grant may come
+            # from a shell whose settings are not the servers'.
             [row] = await self._connections.rows(
-                statements.GRANT_CREDITS,
-                {"user_id": user_id, "amount": amount},
-                repeatable=False,
-                ends_at=ends_at,
+                statements.GRANT_CREDITS, {"user_id": user_id, "amount": amount}, repeatable=False
             )
         except psycopg.Error as error:
             raise (refusal_of_grant(error.sqlstate) or error_of_call(error)) from None

@@ -13,6 +13,7 @@ import logging
 import math
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
@@ -22,16 +23,18 @@ import psycopg
 from procrastinate.exceptions import ConnectorException
 from procrastinate.jobs import Job, Status
 from procrastinate.retry import BaseRetryStrategy, RetryDecision
+from psycopg_pool import AsyncConnectionPool
 
 from s3edge.errors import EdgeError, unavailable
 from s3edge.ports import Finding, Wiring
 from s3edge.rules.lifecycle import HEARTBEAT_S, LEASE_S, retry_delay_s
 from s3edge.values import Task
-from s3edge_postgres.address import PostgresAddress
-from s3edge_postgres.connections import session_options
+from s3edge_postgres.address import CONNECT_TIMEOUT_S, PostgresAddress
+from s3edge_postgres.connections import deadline, session_options
 from s3edge_postgres.database import PostgresDatabase
 from s3edge_postgres.queue_schema import SCHEMA
 from s3edge_postgres.refusals import in_brief
+from s3edge_postgres.time_limit import TimeLimit
 
 
 TASKS = "s3edge"
@@ -45,6 +48,13 @@ UPKEEP_JOB = "s3edge.upkeep"
 
 UPKEEP_CRON = "* * * * * */5"
 """Every 5 seconds, once for all workers; the sixth field is procrastinate's."""
+
+TIDY_JOB = "s3edge.tidy"
+
+TIDY_CRON = "7 * * * *"
+"""Every hour: jobs that failed, which are none of ours, are of no use after ``KEPT_HOURS``."""
+
+KEPT_HOURS = 24
 
 STALLED_S = LEASE_S
 """After how many seconds without a heartbeat a worker is taken for dead, as with leases."""
@@ -144,6 +154,13 @@ class ProcrastinateQueue:
         async def upkeep(timestamp: int) -> None:  # noqa: ARG001 - procrastinate's signature
             await self._keep_up(app)
 
+        @app.periodic(cron=TIDY_CRON)
+        @app.task(name=TIDY_JOB, queue=UPKEEP, queueing_lock=TIDY_JOB)
+        async def tidy(timestamp: int) -> None:  # noqa: ARG001 - as above
+            await app.job_manager.delete_old_jobs(
+                KEPT_HOURS, include_failed=True, include_aborted=True
+            )
+
         return app
 
     async def _dispatch(self, task_id: UUID, run: Run) -> None:
@@ -162,11 +179,19 @@ class ProcrastinateQueue:
         """Give dead workers' jobs to others, end what is overdue, queue what has no job."""
         for job in await app.job_manager.get_stalled_jobs(seconds_since_heartbeat=STALLED_S):
             await _revive(app, job)
-        for task_id in await self._database.settle_overdue():
-            _log.warning("task %s was overdue; it ends in error and is refunded", task_id)
-        forgotten = await self._database.enqueue_forgotten()
-        if forgotten:
-            _log.warning("%d open tasks had no job; they are queued", forgotten)
+        # Each by itself: what keeps one from being done need not keep the other.
+        try:
+            for task_id in await self._database.settle_overdue():
+                _log.warning("task %s was overdue; it ends in error and is refunded", task_id)
+        except EdgeError as error:
+            _log.warning("overdue tasks have to wait: %s", error)
+        try:
+            forgotten = await self._database.enqueue_forgotten()
+        except EdgeError as error:
+            _log.warning("tasks without a job have to wait: %s", error)
+        else:
+            if forgotten:
+                _log.warning("%d open tasks had no job; they are queued", forgotten)
 
 
 class _UntilItEnds(BaseRetryStrategy):
@@ -177,7 +202,9 @@ class _UntilItEnds(BaseRetryStrategy):
     or a worker that was asked to stop and gives the job to another at once.
     """
 
-    def get_retry_decision(self, *, exception: BaseException, job: Job) -> RetryDecision:
+    def get_retry_decision(self, *, exception: BaseException, job: Job) -> RetryDecision | None:
+        if isinstance(exception, ValueError | TypeError):
+            return None  # its arguments name no task; an open task that has no job gets a new one
         if isinstance(exception, asyncio.CancelledError):
             return RetryDecision(retry_in={"seconds": 0})
         delay_s = retry_delay_s(job.attempts + 1, random.random())  # noqa: S311 - spreads retries
@@ -203,6 +230,7 @@ class _Connector(procrastinate.PsycopgConnector):
         # The library has its own.
         del options["row_factory"], options["autocommit"]
         super().__init__(
+            pool_factory=_pool,
             kwargs=options,
             configure=_use_schema,
             min_size=1,
@@ -215,9 +243,36 @@ class _Connector(procrastinate.PsycopgConnector):
         """Run a statement that returns nothing: the record of a job's end, a heartbeat."""
         try:
             await super().execute_query_async(query, **arguments)
-        except ConnectorException:
+        except ConnectorException as error:
+            if isinstance(error.__cause__, psycopg.errors.RaiseException):
+                # Another worker, which took this one for dead, has said of the job what there is to say.
+                _log.info("a job is not this worker's any more")
+                return
             self.failed.set()
             raise
+
+
+class _Pool(AsyncConnectionPool[psycopg.AsyncConnection[Any]]):
+    """Lends connections for as long as a call may take: a server that fell silent is not waited for."""
+
+    @asynccontextmanager
+    async def connection(
+        self,
+        timeout: float | None = None,  # noqa: ASYNC109 - the pool's own signature
+    ) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+        """Lend a connection."""
+        async with super().connection(timeout) as connection:
+            with TimeLimit(connection, deadline()):
+                yield connection
+
+
+def _pool(**options: Any) -> _Pool:
+    return _Pool(**{**options, "check": _check_in_time})
+
+
+async def _check_in_time(connection: psycopg.AsyncConnection[Any]) -> None:
+    with TimeLimit(connection, anyio.current_time() + CONNECT_TIMEOUT_S):
+        await AsyncConnectionPool.check_connection(connection)
 
 
 async def _work(
@@ -292,8 +347,9 @@ async def _revive(app: procrastinate.App, job: Job) -> None:
 
 async def _use_schema(connection: psycopg.AsyncConnection[Any]) -> None:
     """Have names mean the queue's own tables; its functions name them without a schema."""
-    await connection.execute(f"set search_path to {SCHEMA}".encode())
-    await connection.commit()
+    with TimeLimit(connection, anyio.current_time() + CONNECT_TIMEOUT_S):
+        await connection.execute(f"set search_path to {SCHEMA}".encode())
+        await connection.commit()
 
 
 def _cause(error: Exception) -> str:

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from typing import ClassVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
@@ -111,6 +111,8 @@ async def open_database(address: PostgresAddress) -> AsyncIterator[DatabaseHarne
     """Open the adapter; its cost does not divide what users have."""
     plain = Plain.current
     async with PostgresDatabase(address, SystemClock(), TERMS) as database:
+        # A gateway tells the database its terms when somebody first looks; grants come after that.
+        await database.profile(User(uuid4()))
         yield DatabaseHarness(
             database,
             plain.advance,

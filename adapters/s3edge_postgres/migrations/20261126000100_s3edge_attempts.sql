@@ -6,6 +6,11 @@
 alter table public.segmentation_results
     add column if not exists attempt integer not null default 1;
 
+-- Who dispatches tasks: see 20261126000300_s3edge_dispatch.sql. Leases mean something to gateways only.
+alter table s3edge.settings
+    add column if not exists dispatch text not null default 'inline'
+        check (dispatch in ('inline', 'procrastinate'));
+
 create or replace function s3edge.start_attempt(p_task_id uuid, p_attempt integer) returns boolean
 language plpgsql security definer set search_path = ''
 as $$
@@ -53,6 +58,9 @@ as $$
 declare
     v_now timestamptz := s3edge.now();
 begin
+    if (select dispatch from s3edge.settings) <> 'inline' then
+        return;
+    end if;
     return query
     with free as (
         select t.id from public.segmentation_results t

@@ -3,10 +3,6 @@
 -- written in the reservation's transaction, so there is never one without the other.
 -- Its functions name their tables without a schema: whoever calls them has to set the search path.
 
-alter table s3edge.settings
-    add column if not exists dispatch text not null default 'inline'
-        check (dispatch in ('inline', 'procrastinate'));
-
 -- The queueing lock names the task, and lets no two jobs of one wait. There is no other lock: with one,
 -- procrastinate compares every job that waits with every other before it hands one out. Should two jobs of
 -- a task run at once, its attempts tell them apart.
@@ -34,21 +30,21 @@ begin
     perform pg_advisory_xact_lock(hashtext('s3edge.enqueue_forgotten'));
     for v_task_id in
         select t.id from public.segmentation_results t
-        where t.status in ('pending', 'processing')
-            and not exists (
-                select from procrastinate_jobs j
-                where j.queueing_lock = t.id::text and j.status = 'todo'
-            )
-            -- Few run, and none has an index by its task: they are looked up once, as a set.
-            and t.id::text not in (
+        where t.status in ('pending', 'processing') and t.id in (
+            -- As sets, whatever the planner knows of the tables: a job for each task would be looked up
+            -- one by one otherwise, in thousands that wait.
+            select open.id::uuid from (
+                select o.id::text as id from public.segmentation_results o
+                where o.status in ('pending', 'processing')
+                except
                 select j.queueing_lock from procrastinate_jobs j
-                where j.queueing_lock is not null and j.status = 'doing'
-            )
+                where j.queueing_lock is not null and j.status in ('todo', 'doing')
+            ) open
+            limit p_limit
+        )
         order by t.id
-        limit p_limit
         for update skip locked
     loop
-        update public.segmentation_results set lease_until = deadline_at where id = v_task_id;
         perform s3edge.enqueue(v_task_id);
         v_count := v_count + 1;
     end loop;
@@ -62,7 +58,7 @@ returns setof public.segmentation_results
 language sql security definer set search_path = ''
 as $$
     update public.segmentation_results t
-    set attempt = t.attempt + 1, lease_until = t.deadline_at
+    set attempt = t.attempt + 1
     where t.id = p_task_id and t.status in ('pending', 'processing')
     returning t.*
 $$;
@@ -77,11 +73,35 @@ begin
         raise sqlstate 'PT412' using message = 'no_queue';
     end if;
     update s3edge.settings set dispatch = p_dispatch where dispatch is distinct from p_dispatch;
-    if found and p_dispatch = 'inline' then
-        -- What the queue held is anybody's now.
-        update public.segmentation_results set lease_until = s3edge.now()
-        where status in ('pending', 'processing');
-    end if;
+end
+$$;
+
+-- As before, and leaves out whose profile somebody else holds just now: nobody's refund waits for
+-- another user's.
+create or replace function s3edge.settle_overdue(p_user_id uuid) returns setof uuid
+language plpgsql security definer set search_path = ''
+as $$
+declare
+    v_now timestamptz := s3edge.now();
+    v_task_id uuid;
+    v_user_id uuid;
+begin
+    for v_task_id, v_user_id in
+        select t.id, t.user_id from public.segmentation_results t
+        where t.status in ('pending', 'processing') and t.deadline_at <= v_now
+            and (p_user_id is null or t.user_id = p_user_id)
+        order by t.user_id, t.id
+        limit 500
+        for update skip locked
+    loop
+        perform from public.users_profile where id = v_user_id for no key update skip locked;
+        continue when not found;
+        update public.segmentation_results
+        set status = 'error', error_code = 'INFERENCE_FAILED',
+            error_message = 'The segmentation was not answered in time; its credits were returned.'
+        where id = v_task_id;
+        return next v_task_id;
+    end loop;
 end
 $$;
 
@@ -109,7 +129,7 @@ begin
 end
 $$;
 
--- As before, and queues the task where there is a queue: then nobody may claim it by its lease.
+-- As before, and queues the task where there is a queue.
 create or replace function s3edge.reserve_task(
     p_user_id uuid,
     p_task_id uuid,
@@ -125,14 +145,12 @@ declare
     v_now timestamptz := s3edge.now();
     v_settings s3edge.settings;
     v_task public.segmentation_results;
-    v_deadline timestamptz;
     v_credits bigint;
 begin
     perform s3edge.check_request(
         p_task_id, p_image_url, p_text_prompt, p_idempotency_key, p_request_hash
     );
     select * into v_settings from s3edge.settings;
-    v_deadline := v_now + make_interval(secs => v_settings.task_deadline_s);
     perform s3edge.ensure_profile(p_user_id);
 
     insert into public.segmentation_results (
@@ -142,8 +160,9 @@ begin
     select
         p_task_id, p_user_id, p_project_id, p_image_url, p_text_prompt, '[]', '{}', 'pending',
         v_settings.segment_cost, p_idempotency_key, p_request_hash,
-        case v_settings.dispatch when 'inline' then v_now + interval '15 seconds' else v_deadline end,
-        v_deadline, v_now, v_now
+        v_now + interval '15 seconds',
+        v_now + make_interval(secs => v_settings.task_deadline_s),
+        v_now, v_now
     where p_project_id is null or exists (
         select from public.projects p where p.id = p_project_id and p.user_id = p_user_id
     )
