@@ -1,0 +1,159 @@
+"""A worker whose database fails in other ways than by going away."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import anyio
+import psycopg
+import pytest
+from anyio.abc import SocketStream
+
+from s3edge.gateway import SystemClock
+from s3edge.testing.contracts.database import OUTCOME, new_task
+from s3edge.values import Task, User
+from s3edge_postgres.address import parse_address
+from s3edge_postgres.applying import apply
+from s3edge_postgres.database import PostgresDatabase
+from s3edge_postgres.queue import ProcrastinateQueue
+from s3edge_postgres.queue_schema import with_queue
+from s3edge_postgres.rows import Terms
+from tests.unit.postgres.conftest import Postgres
+
+
+pytestmark = pytest.mark.anyio
+
+TERMS = Terms(initial_credits=50, segment_cost=1, task_deadline_s=900, dispatch="procrastinate")
+
+PATIENCE_S = 40.0
+"""Bounds what a test waits for; nothing is measured."""
+
+
+class Line:
+    """A way to the database, all of whose present connections can fall silent without being closed."""
+
+    def __init__(self, port: int) -> None:
+        self.port = 0
+        self._upstream = port
+        self._silence = anyio.Event()
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator["Line"]:
+        """Pass on what comes, on a port of its own."""
+        async with (
+            await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
+            anyio.create_task_group() as group,
+        ):
+            self.port = listener.extra(anyio.abc.SocketAttribute.local_port)
+            group.start_soon(listener.serve, self._connected)
+            yield self
+            group.cancel_scope.cancel()
+
+    def fall_silent(self) -> None:
+        """Take what comes over present connections, and pass nothing on any more; new ones work."""
+        self._silence.set()
+        self._silence = anyio.Event()
+
+    async def _connected(self, client: SocketStream) -> None:
+        silence = self._silence
+        server = await anyio.connect_tcp("127.0.0.1", self._upstream)
+        async with client, server, anyio.create_task_group() as group:
+            relay = partial(self._relay, silence=silence, both=group.cancel_scope)
+            group.start_soon(relay, client, server)
+            group.start_soon(relay, server, client)
+
+    async def _relay(
+        self,
+        source: SocketStream,
+        sink: SocketStream,
+        *,
+        silence: anyio.Event,
+        both: anyio.CancelScope,
+    ) -> None:
+        try:
+            async for piece in source:
+                if not silence.is_set():
+                    await sink.send(piece)
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            return  # the other end is gone, and so is this one
+        finally:
+            if not silence.is_set():
+                both.cancel()
+
+
+async def test_a_worker_notices_connections_that_fell_silent(postgres: Postgres) -> None:
+    """Neither closed nor answered: it hangs up by itself, and takes tasks over new ones."""
+    url = postgres.server.create_plain_database("silent")
+    apply(parse_address(url), with_queue)
+    parts = urlsplit(url)
+    ran: list[Task] = []
+    async with (
+        PostgresDatabase(parse_address(url), SystemClock(), TERMS) as direct,
+        Line(parts.port or 0).opened() as line,
+    ):
+        through = parse_address(url.replace(f":{parts.port}/", f":{line.port}/"))
+        async with PostgresDatabase(through, SystemClock(), TERMS) as database:
+
+            async def run(task: Task) -> None:
+                await direct.complete_task(task.id, OUTCOME, attempt=task.attempt)
+                ran.append(task)
+
+            async def ask_for_one() -> None:
+                before = len(ran)
+                await direct.reserve_task(User(uuid4()), new_task())
+                with anyio.fail_after(PATIENCE_S):
+                    while len(ran) == before:
+                        await anyio.sleep(0.05)
+
+            stop = anyio.Event()
+            work = partial(
+                ProcrastinateQueue(database).work, run, concurrency=4, grace_s=1, stop=stop
+            )
+            async with anyio.create_task_group() as group:
+                group.start_soon(work)
+                await ask_for_one()
+                line.fall_silent()
+                await ask_for_one()
+                stop.set()
+
+
+async def test_a_grant_changes_no_terms(postgres: Postgres) -> None:
+    """It may come from a shell whose settings are not the servers': prices stay what they are."""
+    url = postgres.server.create_plain_database("granted")
+    apply(parse_address(url), with_queue)
+    dear = Terms(initial_credits=7, segment_cost=5, task_deadline_s=60, dispatch="procrastinate")
+    user = User(uuid4())
+    async with PostgresDatabase(parse_address(url), SystemClock(), dear) as database:
+        await database.profile(user)
+    async with PostgresDatabase(parse_address(url), SystemClock(), Terms(100, 1, 900)) as shell:
+        assert await shell.grant_credits(user.user_id, 3) == 10
+    with psycopg.connect(url) as connection:
+        [terms] = connection.execute(
+            "select initial_credits, segment_cost, task_deadline_s, dispatch from s3edge.settings"
+        ).fetchall()
+    assert terms == (7, 5, 60, "procrastinate")
+
+
+async def test_what_is_missing_is_said(
+    postgres: Postgres, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A worker without the queue's tables says what to run, and waits for them."""
+    url = postgres.server.create_plain_database("missing")
+    async with PostgresDatabase(parse_address(url), SystemClock(), TERMS) as database:
+        stop, nothing = anyio.Event(), anyio.sleep_forever
+        work = partial(
+            ProcrastinateQueue(database).work,
+            lambda task: nothing(),
+            concurrency=1,
+            grace_s=1,
+            stop=stop,
+        )
+        async with anyio.create_task_group() as group:
+            group.start_soon(work)
+            with anyio.fail_after(PATIENCE_S):
+                while "no task can be taken yet" not in caplog.text:
+                    await anyio.sleep(0.05)
+            stop.set()
+    assert "run: s3edge migrate" in caplog.text
