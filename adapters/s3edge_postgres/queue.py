@@ -13,8 +13,6 @@ import logging
 import math
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Any
 from uuid import UUID
 
 import anyio
@@ -23,18 +21,14 @@ import psycopg
 from procrastinate.exceptions import ConnectorException
 from procrastinate.jobs import Job, Status
 from procrastinate.retry import BaseRetryStrategy, RetryDecision
-from psycopg_pool import AsyncConnectionPool
 
 from s3edge.errors import EdgeError, unavailable
 from s3edge.ports import Finding, Wiring
-from s3edge.rules.lifecycle import HEARTBEAT_S, LEASE_S, retry_delay_s
+from s3edge.rules.lifecycle import retry_delay_s
 from s3edge.values import Task
-from s3edge_postgres.address import CONNECT_TIMEOUT_S, PostgresAddress
-from s3edge_postgres.connections import deadline, session_options
 from s3edge_postgres.database import PostgresDatabase
-from s3edge_postgres.queue_schema import SCHEMA
-from s3edge_postgres.refusals import in_brief
-from s3edge_postgres.time_limit import TimeLimit
+from s3edge_postgres.queue_connector import QueueConnector, cause_of
+from s3edge_postgres.queue_worker import STALLED_S, run_queue_worker
 
 
 TASKS = "s3edge"
@@ -56,20 +50,11 @@ TIDY_CRON = "7 * * * *"
 
 KEPT_HOURS = 24
 
-STALLED_S = LEASE_S
-"""After how many seconds without a heartbeat a worker is taken for dead, as with leases."""
-
-POLL_S = 2.0
-"""How often a worker looks for jobs that no notification told of: those that were due only later."""
-
 RESTART_DELAY_S = 1.0
 """How long to wait before a worker that lost its database begins anew."""
 
 SAY_EVERY_S = 30.0
 """How often a worker says that it still waits for its database."""
-
-CONNECTIONS = 4
-"""How many connections the queue itself uses, besides one for each of the two listeners."""
 
 Run = Callable[[Task], Awaitable[object]]
 
@@ -131,11 +116,13 @@ class ProcrastinateQueue:
         """Run a worker, and another one when it fails, until told to stop."""
         while not stop.is_set():
             try:
-                connector = _Connector(self._database.address)
+                connector = QueueConnector(self._database.address)
                 app = self._app(connector, run)
-                await _work(app, connector.failed, queue, concurrency, grace_s, stop)
+                await run_queue_worker(app, connector.failed, queue, concurrency, grace_s, stop)
             except (ConnectorException, psycopg.Error) as error:
-                _log.warning("a worker begins anew, because its database failed: %s", _cause(error))
+                _log.warning(
+                    "a worker begins anew, because its database failed: %s", cause_of(error)
+                )
                 with anyio.move_on_after(RESTART_DELAY_S):
                     await stop.wait()
             await self._until_usable(stop)
@@ -148,8 +135,8 @@ class ProcrastinateQueue:
         async def dispatch(task_id: str) -> None:
             await self._dispatch(UUID(task_id), run)
 
+        # With a priority, so that it is found before tasks in the index that both queues share.
         @app.periodic(cron=UPKEEP_CRON)
-        # Before tasks in the index that both queues share, however many wait.
         @app.task(name=UPKEEP_JOB, queue=UPKEEP, queueing_lock=UPKEEP_JOB, priority=1)
         async def upkeep(timestamp: int) -> None:  # noqa: ARG001 - procrastinate's signature
             await self._keep_up(app)
@@ -211,126 +198,6 @@ class _UntilItEnds(BaseRetryStrategy):
         return RetryDecision(retry_in={"milliseconds": round(delay_s * 1000)})
 
 
-class _Connector(procrastinate.PsycopgConnector):
-    """
-    Connections that notice when something could not be written.
-
-    A job whose end was not recorded stays with its worker for as long as that one lives. So it may not
-    live on: another worker, or this process's next one, takes over what it left.
-
-    Args:
-        address: Of the database.
-
-    Attributes:
-        failed: Set when the database did not take what a worker had to tell it.
-    """
-
-    def __init__(self, address: PostgresAddress) -> None:
-        options = session_options(address)
-        # The library has its own.
-        del options["row_factory"], options["autocommit"]
-        super().__init__(
-            pool_factory=_pool,
-            kwargs=options,
-            configure=_use_schema,
-            min_size=1,
-            max_size=CONNECTIONS,
-            timeout=LEASE_S,
-        )
-        self.failed = anyio.Event()
-
-    async def execute_query_async(self, query: Any, **arguments: Any) -> None:
-        """Run a statement that returns nothing: the record of a job's end, a heartbeat."""
-        try:
-            await super().execute_query_async(query, **arguments)
-        except ConnectorException as error:
-            if isinstance(error.__cause__, psycopg.errors.RaiseException):
-                # Another worker, which took this one for dead, has said of the job what there is to say.
-                _log.info("a job is not this worker's any more")
-                return
-            self.failed.set()
-            raise
-
-
-class _Pool(AsyncConnectionPool[psycopg.AsyncConnection[Any]]):
-    """Lends connections for as long as a call may take: a server that fell silent is not waited for."""
-
-    @asynccontextmanager
-    async def connection(
-        self,
-        timeout: float | None = None,  # noqa: ASYNC109 - the pool's own signature
-    ) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
-        """Lend a connection."""
-        async with super().connection(timeout) as connection:
-            with TimeLimit(connection, deadline()):
-                yield connection
-
-
-def _pool(**options: Any) -> _Pool:
-    return _Pool(**{**options, "check": _check_in_time})
-
-
-async def _check_in_time(connection: psycopg.AsyncConnection[Any]) -> None:
-    with TimeLimit(connection, anyio.current_time() + CONNECT_TIMEOUT_S):
-        await AsyncConnectionPool.check_connection(connection)
-
-
-async def _work(
-    app: procrastinate.App,
-    failed: anyio.Event,
-    queue: str,
-    concurrency: int,
-    grace_s: float,
-    stop: anyio.Event,
-) -> None:
-    """
-    Run one worker until told to stop, or until its database fails; then let its jobs end in time.
-
-    Raises:
-        ConnectorException: The database failed.
-        psycopg.Error: The same.
-    """
-    ends = [asyncio.create_task(event.wait()) for event in (stop, failed)]
-    opening: asyncio.Task[Any] = asyncio.create_task(app.open_async().__aenter__())
-    try:
-        await asyncio.wait([opening, *ends], return_when=asyncio.FIRST_COMPLETED)
-        if not opening.done():
-            return
-        opening.result()
-        worker = asyncio.create_task(
-            app.run_worker_async(
-                queues=[queue],
-                name=queue,
-                concurrency=concurrency,
-                install_signal_handlers=False,
-                fetch_job_polling_interval=POLL_S,
-                shutdown_graceful_timeout=grace_s,
-                update_heartbeat_interval=HEARTBEAT_S,
-                stalled_worker_timeout=STALLED_S,
-                delete_jobs="successful",
-            )
-        )
-        try:
-            await asyncio.wait([worker, *ends], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            await _finished(worker)
-    finally:
-        for task in (opening, *ends):
-            task.cancel()
-        with anyio.CancelScope(shield=True):
-            await asyncio.wait([opening, *ends])
-            await app.close_async()
-
-
-async def _finished(worker: asyncio.Task[None]) -> None:
-    """Have a worker stop in its orderly way, which a cancellation asks for, once."""
-    worker.cancel()
-    with anyio.CancelScope(shield=True):
-        await asyncio.wait([worker])
-    if not worker.cancelled():
-        worker.result()
-
-
 async def _revive(app: procrastinate.App, job: Job) -> None:
     """Give a job of a dead worker back to the queue; upkeep comes round by itself."""
     try:
@@ -340,22 +207,9 @@ async def _revive(app: procrastinate.App, job: Job) -> None:
         await app.job_manager.retry_job(job)
     except ConnectorException as error:
         # Another worker's upkeep may have been quicker, or the job has ended after all.
-        _log.info("job %s needs no reviving: %s", job.id, _cause(error))
+        _log.info("job %s needs no reviving: %s", job.id, cause_of(error))
         return
     _log.warning("job %s goes to another worker, because its own has died", job.id)
-
-
-async def _use_schema(connection: psycopg.AsyncConnection[Any]) -> None:
-    """Have names mean the queue's own tables; its functions name them without a schema."""
-    with TimeLimit(connection, anyio.current_time() + CONNECT_TIMEOUT_S):
-        await connection.execute(f"set search_path to {SCHEMA}".encode())
-        await connection.commit()
-
-
-def _cause(error: Exception) -> str:
-    """Return what went wrong, without what may hold a password."""
-    cause = error.__cause__ if isinstance(error, ConnectorException) else error
-    return in_brief(cause) if isinstance(cause, psycopg.Error) else type(cause or error).__name__
 
 
 def from_wiring(value: str, wiring: Wiring) -> ProcrastinateQueue:  # noqa: ARG001 - the factories' signature
