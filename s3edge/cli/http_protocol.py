@@ -5,6 +5,11 @@ uvicorn's httptools protocol sets no limit to what stands before and behind a bo
 for headers. Here a request's head and its trailers are bounded, trailers are dropped (RFC 9110, section
 6.5.1: they must not be merged unless their meaning allows it), and what is no HTTP is answered in the
 envelope like everything else.
+
+Behind a request that asks for another protocol (``Upgrade``, ``CONNECT``) its parser leaves the body
+unread, and would take it for the next request: a proxy that reuses connections would hand one client the
+answer of another. No other protocol is spoken here, so such a request is the last of its connection, and
+with a body it is refused (RFC 9110, section 7.8, lets a server ignore the field).
 """
 
 from datetime import UTC, datetime
@@ -20,6 +25,8 @@ from s3edge.web.envelope import failure
 MAX_HEAD_BYTES = 64 * 1024
 """Of a request line with its headers, of trailers, and of anything else that is not the body."""
 
+NO_UPGRADE = "This server speaks HTTP/1.1 only; leave Upgrade and CONNECT out."
+
 
 class BoundedHttpProtocol(HttpToolsProtocol):
     """uvicorn's own protocol, held to ``MAX_HEAD_BYTES``."""
@@ -30,6 +37,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._pending_bytes = 0
         self._came_to_something = False
         self._head_is_complete = False
+        # Why the request that is being read is refused, where the parser has no words for it.
+        self._refusal: str | None = None
 
     def data_received(self, data: bytes) -> None:
         """Parse, and give up on a client whose bytes come to nothing."""
@@ -55,7 +64,15 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Begin to serve."""
         self._head_is_complete = self._came_to_something = True
+        is_upgrade = self.parser.should_upgrade()
+        if is_upgrade and (self.parser.get_method() == b"CONNECT" or self._has_body()):
+            self._refusal = NO_UPGRADE
+            # The parser stops here, and uvicorn has the request refused.
+            raise ValueError(NO_UPGRADE)
         super().on_headers_complete()
+        if is_upgrade:
+            # What follows was meant for another protocol.
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """Hand a piece of body on."""
@@ -75,7 +92,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self.transport.close()
             return
         response = failure(
-            EdgeError(Code.INVALID_REQUEST, msg), uuid4(), datetime.now(UTC)
+            EdgeError(Code.INVALID_REQUEST, self._refusal or msg), uuid4(), datetime.now(UTC)
         ).with_headers([("connection", "close")])
         body = response.body if isinstance(response.body, bytes) else b""
         head = "".join(f"{name}: {value}\r\n" for name, value in response.headers)
@@ -83,3 +100,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             f"HTTP/1.1 400 Bad Request\r\n{head}content-length: {len(body)}\r\n\r\n".encode() + body
         )
         self.transport.close()
+
+    def _has_body(self) -> bool:
+        """Return whether the head announces a body, an empty one left out."""
+        return any(
+            name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+            for name, value in self.headers
+        )
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing: uvicorn would advise the operator to install a WebSocket library."""
