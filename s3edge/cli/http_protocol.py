@@ -16,10 +16,10 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
+from s3edge.cli.pipelining import PipelinedHttpProtocol
 from s3edge.errors import Code, EdgeError
 from s3edge.web.envelope import failure
+from s3edge.web.http import Response
 
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -28,8 +28,8 @@ MAX_HEAD_BYTES = 64 * 1024
 NO_UPGRADE = "This server speaks HTTP/1.1 only; leave Upgrade and CONNECT out."
 
 
-class BoundedHttpProtocol(HttpToolsProtocol):
-    """uvicorn's own protocol, held to ``MAX_HEAD_BYTES``."""
+class BoundedHttpProtocol(PipelinedHttpProtocol):
+    """A protocol held to ``MAX_HEAD_BYTES``, which takes a body for nothing else."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -40,14 +40,14 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         # Why the request that is being read is refused, where the parser has no words for it.
         self._refusal: str | None = None
 
-    def data_received(self, data: bytes) -> None:
+    def _feed(self, piece: bytes) -> None:
         """Parse, and give up on a client whose bytes come to nothing."""
         self._came_to_something = False
-        super().data_received(data)
+        super()._feed(piece)
         if self._came_to_something:
             self._pending_bytes = 0
             return
-        self._pending_bytes += len(data)
+        self._pending_bytes += len(piece)
         if self._pending_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
             self.send_400_response(f"Send at most {MAX_HEAD_BYTES // 1024} KiB of headers.")
 
@@ -85,21 +85,26 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse in the envelope what cannot be read as a request, and hang up."""
-        cycle = getattr(self, "cycle", None)
-        if cycle is not None and cycle.response_started and not cycle.response_complete:
-            # Half an answer is under way; another one in the middle of it would help nobody.
-            self.transport.close()
-            return
+        """
+        Refuse in the envelope what cannot be read as a request, and hang up.
+
+        What was read before is answered first: it may have been paid for. A request that breaks off in
+        its body is refused when its turn comes; what is behind a request is dropped without a word.
+        """
         response = failure(
             EdgeError(Code.INVALID_REQUEST, self._refusal or msg), uuid4(), datetime.now(UTC)
         ).with_headers([("connection", "close")])
-        body = response.body if isinstance(response.body, bytes) else b""
-        head = "".join(f"{name}: {value}\r\n" for name, value in response.headers)
-        self.transport.write(
-            f"HTTP/1.1 400 Bad Request\r\n{head}content-length: {len(body)}\r\n\r\n".encode() + body
-        )
-        self.transport.close()
+        if self.is_answering and not self.is_in_body:
+            self._read_no_more()
+        elif self.pipeline:
+            self.pipeline[0] = (self.cycle, _refusing(response))
+            self._read_no_more()
+        elif self.is_in_body and self.cycle.response_started:
+            # It has an answer already, or half of one; another one behind it would help nobody.
+            self.transport.close()
+        else:
+            self.transport.write(_written(response))
+            self.transport.close()
 
     def _has_body(self) -> bool:
         """Return whether the head announces a body, an empty one left out."""
@@ -110,3 +115,27 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _unsupported_upgrade_warning(self) -> None:
         """Say nothing: uvicorn would advise the operator to install a WebSocket library."""
+
+
+def _body_of(response: Response) -> bytes:
+    return response.body if isinstance(response.body, bytes) else b""
+
+
+def _written(response: Response) -> bytes:
+    """Return a refusal as it goes over the wire."""
+    body = _body_of(response)
+    head = "".join(f"{name}: {value}\r\n" for name, value in response.headers)
+    return f"HTTP/1.1 400 Bad Request\r\n{head}content-length: {len(body)}\r\n\r\n".encode() + body
+
+
+def _refusing(response: Response) -> Any:
+    """Return an ASGI application that answers so."""
+
+    async def refuse(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001 - ASGI's signature
+        body = _body_of(response)
+        headers = [(name.encode(), value.encode()) for name, value in response.headers]
+        headers.append((b"content-length", str(len(body)).encode()))
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    return refuse

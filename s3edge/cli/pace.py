@@ -74,12 +74,6 @@ class PacedHttpProtocol(BoundedHttpProtocol):
         self._body_bytes = 0
         self._unread_bytes = 0
 
-    @property
-    def is_answering(self) -> bool:
-        """Whether a request has come whose answer is not complete."""
-        cycle = getattr(self, "cycle", None)
-        return cycle is not None and not cycle.response_complete
-
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         """Expect a head."""
         super().connection_made(transport)
@@ -92,9 +86,9 @@ class PacedHttpProtocol(BoundedHttpProtocol):
             self._next_look = None
         super().connection_lost(exc)
 
-    def data_received(self, data: bytes) -> None:
+    def _parse(self) -> None:
         """Parse, and see to it that somebody watches a connection on which nothing is under way."""
-        super().data_received(data)
+        super()._parse()
         if (
             self.timeout_keep_alive_task is None
             and not self._is_owed_bytes
@@ -105,6 +99,11 @@ class PacedHttpProtocol(BoundedHttpProtocol):
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """Expect no more."""
+        self._is_owed_bytes = False
+        return super().eof_received()
 
     def on_message_begin(self) -> None:
         """Expect the rest of a head."""
@@ -143,7 +142,8 @@ class PacedHttpProtocol(BoundedHttpProtocol):
             self._look_later()
 
     def send_400_response(self, msg: str) -> None:
-        """Look whether the refusal is read."""
+        """Expect no more, and look whether the refusal is read."""
+        self._is_owed_bytes = False
         super().send_400_response(msg)
         self._look_later()
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import select
 import socket
 import threading
 import time
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import uvicorn
 
+from s3edge.cli.pipelining import MAX_PIPELINED, SLICE_BYTES
 from s3edge.cli.stopping import DrainingHttpProtocol
 
 
@@ -64,11 +66,16 @@ class Served:
         peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return peer
 
-    def connection(self) -> DrainingHttpProtocol:
-        """Return the server's end of the only connection."""
-        (connection,) = self.server.server_state.connections
-        assert isinstance(connection, DrainingHttpProtocol)
-        return connection
+    def connections(self) -> list[Any]:
+        """Return the server's ends of the connections that it holds."""
+        return list(self.server.server_state.connections)
+
+    def reads_no_more(self) -> bool:
+        """Return whether the only connection has its last request."""
+        return any(
+            cycle is not None and not cycle.keep_alive
+            for cycle in (connection.cycle for connection in self.connections())
+        )
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])
@@ -191,3 +198,170 @@ def test_an_upgrade_that_the_connection_does_not_name_is_passed_over(served: Ser
         )
         assert statuses(read_to_end(peer)) == [200, 200]
     assert served.app.paths == ["/outer", "/last"]
+
+
+def test_requests_that_are_sent_ahead_are_answered_in_order(served: Served) -> None:
+    """More than may wait at once, with and without bodies: each is answered, in its turn."""
+    count = 3 * MAX_PIPELINED
+    with served.connect() as peer:
+        for number in range(count):
+            body = bytes(number * 1000)
+            peer.sendall(
+                b"POST /%d HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (number, len(body))
+                + body
+            )
+        peer.sendall(b"GET /last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert statuses(read_to_end(peer)) == [200] * (count + 1)
+    assert served.app.paths == [*(f"/{number}" for number in range(count)), "/last"]
+
+
+def test_chunked_bodies_that_are_sent_ahead_stay_whole(served: Served) -> None:
+    """A slice may end anywhere: in a chunk, in its size, or in the next head."""
+    message = b"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    message += (
+        b"".join(b"%x\r\n%b\r\n" % (size, bytes(size)) for size in (1, 700, 1500, 3)) + b"0\r\n\r\n"
+    )
+    with served.connect() as peer:
+        peer.sendall(message * 40 + b"GET /last HTTP/1.1\r\nConnection: close\r\n\r\n")
+        assert statuses(read_to_end(peer)) == [200] * 41
+
+
+def test_what_is_sent_far_ahead_stays_with_the_client(served: Served) -> None:
+    """Behind a request that takes long, a few wait, and the rest is not read; then all are answered."""
+    ahead = b"GET /ahead HTTP/1.1\r\n\r\n"
+    count = 0
+    with served.connect() as peer:
+        peer.sendall(b"GET /held HTTP/1.1\r\n\r\n")
+        eventually(lambda: served.app.paths == ["/held"])
+        # Until neither the server nor the kernel takes any more.
+        peer.settimeout(0)
+        rest = b""
+        while select.select([], [peer], [], 0.5)[1]:
+            rest = rest or ahead * 10_000
+            count += 10_000 * (len(rest) == len(ahead) * 10_000)
+            rest = rest[peer.send(rest) :]
+            assert count < 10_000_000
+        (connection,) = served.connections()
+        assert (
+            MAX_PIPELINED <= len(connection.pipeline) <= MAX_PIPELINED + SLICE_BYTES // len(ahead)
+        )
+        assert len(served.app.paths) == 1
+
+
+def test_others_are_served_while_one_sends_ahead(served: Served) -> None:
+    """Thousands of requests in one write are served one after the other, between those of others."""
+    count = 5_000
+    with served.connect() as greedy, served.connect() as other:
+        writing = threading.Thread(
+            target=greedy.sendall,
+            args=(
+                b"GET /greedy HTTP/1.1\r\n\r\n" * count
+                + b"GET /end HTTP/1.1\r\nConnection: close\r\n\r\n",
+            ),
+        )
+        writing.start()
+        eventually(lambda: bool(served.app.paths))
+        other.sendall(b"GET /other HTTP/1.1\r\nConnection: close\r\n\r\n")
+        assert statuses(read_to_end(other)) == [200]
+        assert "/end" not in served.app.paths
+        assert statuses(read_to_end(greedy)) == [200] * (count + 1)
+        writing.join(WITHIN_S)
+
+
+def test_nothing_behind_the_last_request_is_served(served: Served) -> None:
+    """Who says ``Connection: close`` has said all."""
+    with served.connect() as peer:
+        peer.sendall(b"GET /last HTTP/1.1\r\nConnection: close\r\n\r\n" + INNER * 100)
+        assert statuses(read_to_end(peer)) == [200]
+    assert served.app.paths == ["/last"]
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        pytest.param(b"\x01\r\n\r\n", id="no HTTP"),
+        pytest.param(b"GET / HTTP/1.1\r\nA: " + b"a" * 200_000, id="a head without an end"),
+        pytest.param(b"CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n", id="CONNECT"),
+    ],
+)
+def test_garbage_behind_requests_takes_no_answer_from_them(served: Served, garbage: bytes) -> None:
+    """Each of those that were complete is answered, then the connection is closed."""
+    with served.connect() as peer:
+        peer.sendall(b"GET /held HTTP/1.1\r\n\r\n" + INNER + garbage)
+        eventually(served.reads_no_more)
+        served.app.release.set()
+        assert statuses(read_to_end(peer)) == [200, 200]
+    assert served.app.paths == ["/held", "/inner"]
+
+
+def test_a_request_that_breaks_off_is_refused_in_its_turn(served: Served) -> None:
+    """What is ahead of it is answered first; the application does not see it."""
+    with served.connect() as peer:
+        peer.sendall(
+            b"GET /held HTTP/1.1\r\n\r\n"
+            b"POST /broken HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nxGARBAGE"
+        )
+        eventually(served.reads_no_more)
+        served.app.release.set()
+        answers = read_to_end(peer)
+    assert statuses(answers) == [200, 400]
+    assert message_of(answers) == "Invalid HTTP request received."
+    assert served.app.paths == ["/held"]
+
+
+def test_a_request_that_breaks_off_alone_is_refused_at_once(served: Served) -> None:
+    """Its own application is told that the client is gone."""
+    with served.connect() as peer:
+        peer.sendall(
+            b"POST /broken HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\nGARBAGE\r\n"
+        )
+        assert statuses(read_to_end(peer)) == [400]
+    eventually(lambda: served.app.paths == ["/broken", "disconnected"])
+
+
+@pytest.mark.parametrize("is_ahead", [False, True], ids=["alone", "with one behind"])
+def test_who_sends_no_more_is_answered(served: Served, *, is_ahead: bool) -> None:
+    """A client may close its own direction behind its last request."""
+    with served.connect() as peer:
+        peer.sendall(b"GET /held HTTP/1.1\r\n\r\n" + INNER * is_ahead)
+        peer.shutdown(socket.SHUT_WR)
+        eventually(lambda: served.app.paths == ["/held"])
+        eventually(served.reads_no_more)
+        served.app.release.set()
+        assert statuses(read_to_end(peer)) == [200] * (1 + is_ahead)
+
+
+def test_all_that_was_sent_ahead_is_answered_to_who_sends_no_more(served: Served) -> None:
+    """Also what was not parsed, and not even read, when the other end was closed."""
+    count = 5_000
+    with served.connect() as peer:
+
+        def write() -> None:
+            peer.sendall(INNER * count)
+            peer.shutdown(socket.SHUT_WR)
+
+        writing = threading.Thread(target=write)
+        writing.start()
+        assert statuses(read_to_end(peer)) == [200] * count
+        writing.join(WITHIN_S)
+
+
+def test_who_closes_in_the_middle_of_a_body_is_gone(served: Served) -> None:
+    """The application hears of it, and nobody is answered."""
+    with served.connect() as peer:
+        peer.sendall(b"POST /half HTTP/1.1\r\nContent-Length: 10\r\n\r\n12345")
+        peer.shutdown(socket.SHUT_WR)
+        assert read_to_end(peer) == b""
+    eventually(lambda: served.app.paths == ["/half", "disconnected"])
+
+
+@pytest.mark.parametrize(
+    "beginning", [b"", b"GET /half HTTP/1.1\r\n"], ids=["nothing", "half a head"]
+)
+def test_who_closes_without_a_request_is_let_go(served: Served, beginning: bytes) -> None:
+    """Nothing is due, so the connection is closed at once."""
+    with served.connect() as peer:
+        peer.sendall(beginning)
+        peer.shutdown(socket.SHUT_WR)
+        assert read_to_end(peer) == b""
+    eventually(lambda: not served.server.server_state.connections)
