@@ -11,6 +11,7 @@ import click
 from s3edge.cli.open_files import allow_open_files
 from s3edge.cli.options import WRONG_USAGE, Failed, settings_of, with_environment
 from s3edge.cli.server import bind, run, run_workers, url_of
+from s3edge.cli.stopping import exit_well_on_signals
 from s3edge.config import Deployment, Settings, build, check_opens
 from s3edge.config.local_auth import LocalAuthenticator
 from s3edge.plugins import scheme_of
@@ -51,6 +52,8 @@ def serve(environ: Mapping[str, str], host: str, port: int, workers: int) -> Non
     """Serve, as the environment says."""
     settings = settings_of(environ)
     allow_open_files()
+    # Whoever reads that it serves may ask it to stop.
+    exit_well_on_signals()
     with bind(host, port) as listener:
         anyio.run(partial(check_opens, settings, bound_url=url_of(listener)))
         if workers > 1:
@@ -71,6 +74,7 @@ def dev(environ: Mapping[str, str], host: str, port: int) -> None:
     """Serve with everything embedded; print the address and a token."""
     settings = settings_of(environ, embedded=True)
     allow_open_files()
+    exit_well_on_signals()
     with bind(host, port) as listener:
         url = url_of(listener)
         anyio.run(partial(check_opens, settings, bound_url=url))

@@ -34,6 +34,14 @@ KEEP_ALIVE_S = 65
 
 BACKLOG = 2048
 
+WORKER_SILENCE_S = 30
+"""
+How long a worker process may be silent before it is killed and replaced.
+
+uvicorn asks from the moment that it begins one; its own 5 seconds are less than a start takes on a busy
+machine, and who kills a slow start begins the next one on a machine that is busier still.
+"""
+
 COULD_NOT_START = "the server could not start; see the log"
 
 
@@ -177,4 +185,5 @@ def _config(
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=OPEN_REQUESTS_S,
+        timeout_worker_healthcheck=WORKER_SILENCE_S,
     )

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import httpx
@@ -242,6 +243,41 @@ def test_workers_do_not_outlive_their_supervisor(start_server: StartServer) -> N
         assert peer.recv(1) == b""
     assert server.wait() == -signal.SIGKILL
     assert "Application shutdown complete" in server.log.read_text()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_stop_as_soon_as_it_serves_is_a_good_end(tmp_path: Path, workers: str) -> None:
+    """Whoever reads the announcement may ask it to stop in the same moment."""
+    server = ServerProcess(tmp_path, {}, ("--workers", workers))
+    for _ in range(3):
+        server.url = server._start()
+        assert server.stop() == 0
+
+
+def test_a_worker_that_is_silent_for_a_while_is_not_killed(start_server: StartServer) -> None:
+    """A machine that is busy is no reason to begin anew; uvicorn alone would wait for 5 seconds."""
+    server = start_server("--workers", "2", S3EDGE_RATE_LIMITS="off")
+    silent, *others = serving_processes(server)
+    assert others
+    silent.suspend()
+    try:
+        with pytest.raises(psutil.TimeoutExpired):
+            silent.wait(timeout=8)
+    finally:
+        silent.resume()
+    assert {process.pid for process in serving_processes(server)} == {
+        process.pid for process in (silent, *others)
+    }
+    assert server.stop() == 0
+
+
+def serving_processes(server: ServerProcess) -> list[psutil.Process]:
+    """Return the workers of a server."""
+    return [
+        process
+        for process in psutil.Process(server.pid).children()
+        if "spawn_main" in " ".join(process.cmdline())
+    ]
 
 
 def task_at_work(server: ServerProcess, user_id: UUID, gpu: GpuServerProcess, scene: bytes) -> str:
