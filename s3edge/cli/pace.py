@@ -14,8 +14,12 @@ from typing import Any
 from s3edge.cli.http_protocol import BoundedHttpProtocol
 
 
-MIN_BYTES_PER_S = 1024
-"""The pace that a client may keep for ever."""
+MIN_BYTES_PER_S = 8 * 1024
+"""
+The pace that a client may keep for ever: 64 kbit/s, at which the largest upload takes 21 minutes.
+
+A slow mobile network has four times as much. With less, an upload might hold its place for hours.
+"""
 
 LOOKS = 10
 """How often a connection is looked at within the limit."""

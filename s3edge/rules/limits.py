@@ -24,6 +24,14 @@ _WRITES = {Tier.FREE: 10, Tier.PRO: 100, Tier.ENTERPRISE: 1000}
 _READS = {Tier.FREE: 120, Tier.PRO: 600, Tier.ENTERPRISE: 6000}
 _ANONYMOUS = 120
 
+_IN_FLIGHT = {Tier.FREE: 16, Tier.PRO: 64, Tier.ENTERPRISE: 250}
+"""
+How many uploads and segmentations of one user one process serves at once.
+
+A quota bounds how often somebody begins; who then sends slowly would gather places all the same. All of
+them are half of the places that a process has by default at the most.
+"""
+
 
 @frozen
 class RateLimits:
@@ -41,6 +49,11 @@ class RateLimits:
     def of(self, tier: Tier, kind: RequestKind) -> RateLimit:
         """Return the limit for a user of this tier at this class of endpoint."""
         return self.users[tier, kind]
+
+
+def most_in_flight(tier: Tier, kind: RequestKind) -> int | None:
+    """Return how many such requests a user may have under way; ``None`` for what has no body."""
+    return None if kind is RequestKind.READ else _IN_FLIGHT[tier]
 
 
 def _limit(kind: RequestKind, quota: int) -> RateLimit:

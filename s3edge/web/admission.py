@@ -4,13 +4,16 @@ Bounds what one process serves at a time: what is beyond it is refused before it
 A queue in front of a server that is full makes everybody wait, and ends in time-outs all the same; a
 refusal that says when to come back costs microseconds. Long polls are asleep nearly all their time, so
 they stand aside, within a bound of their own, and take no place from those who have work to be done.
+One user's uploads have a bound besides, or a few who send slowly would hold the places of all.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from uuid import UUID
 
-from s3edge.errors import EdgeError, unavailable
+from s3edge.errors import Code, EdgeError, unavailable
 from s3edge.ports import Clock
 
 
@@ -38,6 +41,7 @@ class Admission:
         self._clock = clock
         self._serving = 0
         self._waiting = 0
+        self._of_users: Counter[UUID] = Counter()
         self._refused = 0
         self._warned_at: float | None = None
 
@@ -70,6 +74,24 @@ class Admission:
     def leave(self) -> None:
         """Give a place back."""
         self._serving -= 1
+
+    def enter_for(self, user_id: UUID, most: int) -> None:
+        """Count one more request of a user; raise ``RATE_LIMITED`` when it is one too many."""
+        if self._of_users[user_id] >= most:
+            raise EdgeError(
+                Code.RATE_LIMITED,
+                f"{most} of your uploads and segmentations are under way here; try again when one"
+                " has ended.",
+                retryable=True,
+                retry_after_s=RETRY_AFTER_S,
+            )
+        self._of_users[user_id] += 1
+
+    def leave_for(self, user_id: UUID) -> None:
+        """Count one less."""
+        self._of_users[user_id] -= 1
+        if not self._of_users[user_id]:
+            del self._of_users[user_id]
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -114,6 +136,7 @@ class Place:
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
         self._is_taken = False
+        self._user_id: UUID | None = None
 
     def take(self) -> None:
         """
@@ -125,8 +148,24 @@ class Place:
         self._admission.enter()
         self._is_taken = True
 
+    def take_for(self, user_id: UUID, most: int) -> None:
+        """
+        Count for a user besides, until the place is left for good.
+
+        Raises:
+            EdgeError: ``RATE_LIMITED`` when the user has so many under way already.
+        """
+        self._admission.enter_for(user_id, most)
+        self._user_id = user_id
+
     def leave(self) -> None:
         """Count no longer."""
+        self._vacate()
+        if self._user_id is not None:
+            self._admission.leave_for(self._user_id)
+            self._user_id = None
+
+    def _vacate(self) -> None:
         if self._is_taken:
             self._is_taken = False
             self._admission.leave()
@@ -141,7 +180,7 @@ class Place:
         """
         with self._admission.aside():
             was_taken = self._is_taken
-            self.leave()
+            self._vacate()
             try:
                 yield
             finally:

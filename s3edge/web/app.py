@@ -199,6 +199,10 @@ class WebApp:
             if error.code not in _REFUSED_TOKENS:
                 raise
             return call, await self._of_address(call.request, "token"), error
+        # Before it is counted: what is refused here is to be sent again in a moment.
+        most = self._limiting.most_in_flight(user, route.kind)
+        if most is not None:
+            call.place.take_for(user.user_id, most)
         allowance = await self._limiting.of_user(user, route.kind)
         return evolve(call, verified_user=user), allowance, None
 

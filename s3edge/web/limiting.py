@@ -4,7 +4,7 @@ import logging
 
 from s3edge.errors import Code, EdgeError
 from s3edge.gateway import Gateway
-from s3edge.rules.limits import allowance_header, policy_header
+from s3edge.rules.limits import allowance_header, most_in_flight, policy_header
 from s3edge.values import Allowance, RateLimit, RequestKind, User
 
 
@@ -24,6 +24,12 @@ class Limiting:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._warned_at: float | None = None
+
+    def most_in_flight(self, user: User, kind: RequestKind) -> int | None:
+        """Return how many such requests a user may have under way here; ``None`` for any number."""
+        return (
+            None if self._gateway.options.rate_limits is None else most_in_flight(user.tier, kind)
+        )
 
     async def of_user(self, user: User, kind: RequestKind) -> Allowance | None:
         """

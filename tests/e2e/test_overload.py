@@ -114,6 +114,28 @@ def test_beyond_the_bound_requests_are_refused_and_the_others_end_well(
     assert len(warnings) == 1
 
 
+def test_one_user_holds_some_of_the_places_and_no_more(
+    start_server: StartServer, scene: bytes
+) -> None:
+    """Sixteen slow uploads of a free user: the next is 429, reads and other users go on."""
+    server = start_server(S3EDGE_RATE_LIMITS="free.upload=1000/minute")
+    with server.client(tier="free") as client, server.client(tier="free") as other:
+        authorization = client.headers["Authorization"]
+        uploads = [Upload(server, authorization, scene) for _ in range(16)]
+        for path, body in (("upload", scene), ("segment", b"{}")):
+            answer = client.post(f"/api/v1/{path}", content=body)
+            assert (answer.status_code, answer.headers["Retry-After"]) == (429, "1")
+            assert answer.json()["error"]["code"] == "RATE_LIMITED"
+            assert "are under way" in answer.json()["error"]["message"]
+        assert client.get("/api/v1/me").status_code == 200
+        form = {"file": ("x.png", scene, "image/png")}
+        assert other.post("/api/v1/upload", files=form).status_code == 200
+
+        assert [upload.finish() for upload in uploads] == [200] * 16
+        eventually(lambda: client.post("/api/v1/upload", files=form).status_code == 200)
+    assert server.stop() == 0
+
+
 def test_a_refused_body_does_not_spoil_the_connection(
     start_server: StartServer, scene: bytes
 ) -> None:

@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
+from uuid import uuid4
 
 import anyio
 import pytest
@@ -84,6 +85,23 @@ def test_who_waits_gives_the_place_to_others_and_finishes_all_the_same(
             second.take()
         assert (admission.serving, admission.waiting) == (3, 0)
     assert admission.serving == 0
+
+
+def test_a_user_has_so_many_at_once_and_no_more(admission: Admission) -> None:
+    """One too many is told to come back; others are not concerned, and what ends makes room."""
+    user, other = uuid4(), uuid4()
+    with admission.place() as first, admission.place() as second:
+        first.take()
+        first.take_for(user, 1)
+        second.take()
+        error = refused(lambda: second.take_for(user, 1))
+        assert (error.code, error.retryable) == (Code.RATE_LIMITED, True)
+        assert error.retry_after_s == 1
+        second.take_for(other, 1)
+        first.leave()
+        first.take_for(user, 1)
+    assert admission.serving == 0
+    assert not admission._of_users
 
 
 def test_too_many_who_wait_are_refused(admission: Admission) -> None:
