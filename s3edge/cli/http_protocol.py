@@ -13,6 +13,7 @@ with a body it is refused (RFC 9110, section 7.8, lets a server ignore the field
 """
 
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any
 from uuid import uuid4
 
@@ -103,7 +104,7 @@ class BoundedHttpProtocol(PipelinedHttpProtocol):
             # It has an answer already, or half of one; another one behind it would help nobody.
             self.transport.close()
         else:
-            self.transport.write(_written(response))
+            self.transport.write(written(response))
             self.transport.close()
 
     def _has_body(self) -> bool:
@@ -121,11 +122,13 @@ def _body_of(response: Response) -> bytes:
     return response.body if isinstance(response.body, bytes) else b""
 
 
-def _written(response: Response) -> bytes:
-    """Return a refusal as it goes over the wire."""
+def written(response: Response) -> bytes:
+    """Return a refusal as it goes over the wire, where there is no request that it answers."""
     body = _body_of(response)
-    head = "".join(f"{name}: {value}\r\n" for name, value in response.headers)
-    return f"HTTP/1.1 400 Bad Request\r\n{head}content-length: {len(body)}\r\n\r\n".encode() + body
+    status = HTTPStatus(response.status)
+    head = f"HTTP/1.1 {status.value} {status.phrase}\r\n"
+    head += "".join(f"{name}: {value}\r\n" for name, value in response.headers)
+    return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
 def _refusing(response: Response) -> Any:

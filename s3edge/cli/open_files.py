@@ -11,6 +11,9 @@ How many a server asks for: room for every long poll that it holds.
 Not whatever the system would grant, which may be a thousand million, with tables of that size somewhere.
 """
 
+KEPT_FILES = 1024
+"""How many of them connections leave: for dependencies, and for a file to each of 500 uploads."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -29,3 +32,10 @@ def allow_open_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     except (OSError, ValueError) as error:
         _log.warning("the limit of open files stays at %d: %s", soft, error)
+
+
+def most_connections() -> int:
+    """Return how many connections this process may hold: all but the kept files, or half of few."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = OPEN_FILES if soft == resource.RLIM_INFINITY else soft
+    return max(files - KEPT_FILES, files // 2)

@@ -13,6 +13,8 @@ from starlette.applications import Starlette
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
+from s3edge.cli.connections import ConnectionBound
+from s3edge.cli.open_files import most_connections
 from s3edge.cli.options import Failed, export, settings_of
 from s3edge.cli.stopping import (
     OPEN_REQUESTS_S,
@@ -168,7 +170,11 @@ def _config(
     workers: int | None = None,
 ) -> uvicorn.Config:
     # A partial of a class makes instances as the class does, and can be sent to worker processes.
-    protocol: Any = partial(DrainingHttpProtocol, client_timeout_s=client_timeout_s)
+    protocol: Any = partial(
+        DrainingHttpProtocol,
+        client_timeout_s=client_timeout_s,
+        bound=ConnectionBound(most_connections()),
+    )
     return _Config(
         app,
         listener,

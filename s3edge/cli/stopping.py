@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from s3edge.cli.pace import PacedHttpProtocol
+from s3edge.cli.connections import CountedHttpProtocol
 from s3edge.gateway import Gateway
 
 
@@ -23,7 +23,7 @@ LAST_REQUEST_S = 0.5
 """How long a connection that is idle on a stop is left open, for a request that is on its way."""
 
 
-class DrainingHttpProtocol(PacedHttpProtocol):
+class DrainingHttpProtocol(CountedHttpProtocol):
     """A protocol that serves, on a stop, also what the client has sent and nobody has read yet."""
 
     _is_stopping = False

@@ -3,18 +3,21 @@
 import asyncio
 import json
 import re
+import resource
 import select
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any
 
 import pytest
 import uvicorn
 
+from s3edge.cli.connections import ConnectionBound
+from s3edge.cli.open_files import KEPT_FILES, most_connections
 from s3edge.cli.pipelining import MAX_PIPELINED, SLICE_BYTES
 from s3edge.cli.stopping import DrainingHttpProtocol
 
@@ -23,6 +26,9 @@ WITHIN_S = 20.0
 """Bounds what a test waits for; nothing is measured."""
 
 CLIENT_TIMEOUT_S = 5.0
+
+MOST = 3
+"""How many connections the server takes."""
 
 INNER = b"GET /inner HTTP/1.1\r\nHost: x\r\n\r\n"
 UPGRADE = b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
@@ -82,7 +88,9 @@ class Served:
 def served(request: pytest.FixtureRequest) -> Iterator[Served]:
     """Serve on a socket, in a thread, on each event loop."""
     app = App()
-    protocol: Any = partial(DrainingHttpProtocol, client_timeout_s=CLIENT_TIMEOUT_S)
+    protocol: Any = partial(
+        DrainingHttpProtocol, client_timeout_s=CLIENT_TIMEOUT_S, bound=ConnectionBound(MOST)
+    )
     config = uvicorn.Config(
         app,
         loop=request.param,
@@ -129,10 +137,10 @@ def statuses(answers: bytes) -> list[int]:
     return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d+)", answers)]
 
 
-def message_of(answer: bytes) -> str:
+def message_of(answer: bytes, code: str = "INVALID_REQUEST") -> str:
     """Return what an answer in the envelope says is wrong."""
     error = json.loads(answer.rpartition(b"\r\n\r\n")[2])["error"]
-    assert error["code"] == "INVALID_REQUEST"
+    assert error["code"] == code
     return str(error["message"])
 
 
@@ -365,3 +373,42 @@ def test_who_closes_without_a_request_is_let_go(served: Served, beginning: bytes
         peer.shutdown(socket.SHUT_WR)
         assert read_to_end(peer) == b""
     eventually(lambda: not served.server.server_state.connections)
+
+
+@pytest.mark.parametrize("asks", [False, True], ids=["silent", "asks"])
+def test_a_connection_too_many_is_told_so(
+    served: Served, caplog: pytest.LogCaptureFixture, *, asks: bool
+) -> None:
+    """It is answered and closed, those that are held are served, and one that ends makes room."""
+    with ExitStack() as stack:
+        held = [stack.enter_context(served.connect()) for _ in range(MOST)]
+        eventually(lambda: len(served.connections()) == MOST)
+        for _ in range(2):
+            with served.connect() as peer:
+                if asks:
+                    peer.sendall(INNER)
+                refusal = read_to_end(peer)
+            assert statuses(refusal) == [503]
+            assert b"retry-after: 1\r\n" in refusal
+            assert "as many connections" in message_of(refusal, "SERVICE_UNAVAILABLE")
+        assert served.app.paths == []
+        assert caplog.text.count("connections beyond 3 were refused") == 1
+
+        held[0].sendall(b"GET /last HTTP/1.1\r\nConnection: close\r\n\r\n")
+        assert statuses(read_to_end(held[0])) == [200]
+        eventually(lambda: len(served.connections()) < MOST)
+        with served.connect() as peer:
+            peer.sendall(b"GET /next HTTP/1.1\r\nConnection: close\r\n\r\n")
+            assert statuses(read_to_end(peer)) == [200]
+    assert served.app.paths == ["/last", "/next"]
+
+
+def test_connections_leave_files_for_everything_else() -> None:
+    """The bound follows the process's own limit, and leaves half where there are few."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        for limit, most in ((4096, 4096 - KEPT_FILES), (1000, 500)):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+            assert most_connections() == most
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
