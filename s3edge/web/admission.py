@@ -55,6 +55,10 @@ class Admission:
         """How many long polls stand aside."""
         return self._waiting
 
+    def limit_waits(self, most: int) -> None:
+        """Let no more long polls wait than so many."""
+        self._max_waits = min(self._max_waits, most)
+
     @contextmanager
     def place(self) -> Iterator["Place"]:
         """Hold a place, should one be taken, until the context ends."""

@@ -90,6 +90,10 @@ class WebApp:
             gateway.options.max_requests, gateway.options.max_waits, gateway.clock
         )
 
+    def limit_waits(self, most: int) -> None:
+        """Hold no more long polls than so many: in some doors each holds a thread."""
+        self._admission.limit_waits(most)
+
     @asynccontextmanager
     async def response_to(
         self, request: Request, path: PathRoutes | None

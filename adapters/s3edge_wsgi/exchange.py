@@ -1,0 +1,222 @@
+"""
+Carries one request from the thread that the server gave it to the event loop, and its response back.
+
+On the loop, one task does all work for a request, so that whatever it holds is entered and left in the
+same place. It and the thread take turns: the task says something, and goes on when the thread has
+replied. So no more than a chunk is on its way, in either direction, and the thread reads from the client
+only what somebody is waiting for.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from queue import SimpleQueue
+from typing import Protocol
+
+import anyio
+from attrs import frozen
+
+from s3edge.errors import invalid
+from s3edge.web.app import PathRoutes, WebApp
+from s3edge.web.http import ClientDisconnected, Request, Response
+
+
+CHUNK_BYTES = 64 * 1024
+"""What is read of a body at once."""
+
+
+class Readable(Protocol):
+    """What ``wsgi.input`` is used for."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return so many bytes, or fewer at the end."""
+
+
+@frozen
+class _Read:
+    """The task asks for the next bytes of the body."""
+
+    size: int
+
+
+@frozen
+class _Ended:
+    """The task has ended, and says nothing more; what was sent is whole, or it was stopped before."""
+
+    is_whole: bool
+
+
+_Word = _Read | Response | bytes | Exception | _Ended
+
+
+class Stopped(Exception):  # noqa: N818 - an event, not a fault
+    """The event loop was stopped before the answer was whole."""
+
+
+class Exchange:
+    """
+    One request and its response.
+
+    Args:
+        loop: Where the task runs.
+        source: The request's body; touched by the thread alone.
+        length: How many bytes the client promised; ``None`` when it did not.
+        is_terminated: Whether ``source`` ends where the body does (``wsgi.input_terminated``).
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        source: Readable,
+        *,
+        length: int | None,
+        is_terminated: bool,
+    ) -> None:
+        self._loop = loop
+        self._source = source
+        self._length = length
+        self._is_terminated = is_terminated
+        self._words: SimpleQueue[_Word] = SimpleQueue()
+        self._replied: anyio.Event | None = None
+        self._reply: bytes | Exception = b""
+        self._scope: anyio.CancelScope | None = None
+        self._response: Response | None = None
+        self._is_over = False
+
+    # On the event loop.
+
+    async def serve(self, web: WebApp, request: Request, path: PathRoutes | None) -> None:
+        """Answer the request; whatever happens, the thread hears of it."""
+        is_whole = False
+        try:
+            with anyio.CancelScope() as self._scope:
+                async with web.response_to(request, path) as response:
+                    await self._ask(response)
+                    if not isinstance(response.body, bytes):
+                        await self._send(response.body)
+                is_whole = True
+        except Exception as error:  # noqa: BLE001 - raised again in the thread
+            self._words.put(error)
+        finally:
+            self._words.put(_Ended(is_whole))
+
+    def refuse(self) -> None:
+        """Tell the thread that the request is not served any more."""
+        self._words.put(_Ended(is_whole=False))
+
+    async def body(self) -> AsyncIterator[bytes]:
+        """
+        Yield the request's body.
+
+        Raises:
+            EdgeError: ``INVALID_REQUEST``; where the body ends cannot be known.
+            ClientDisconnected: It ended before it was whole.
+        """
+        left = self._length
+        if left is None and not self._is_terminated:
+            raise invalid("Content-Length", "Say how long the body is; here it cannot be chunked.")
+        while left is None or left > 0:
+            chunk = await self._ask(_Read(CHUNK_BYTES if left is None else min(left, CHUNK_BYTES)))
+            if chunk:
+                yield chunk
+            elif left is None:
+                return
+            else:
+                raise ClientDisconnected
+            left = None if left is None else left - len(chunk)
+
+    async def _send(self, body: AsyncIterator[bytes]) -> None:
+        try:
+            async for chunk in body:
+                await self._ask(chunk)
+        finally:
+            # Here, and not when it is collected: what it holds was opened by this task.
+            if isinstance(body, AsyncGenerator):
+                await body.aclose()
+
+    async def _ask(self, word: _Read | Response | bytes) -> bytes:
+        """Say something to the thread, and return what it replies."""
+        self._replied = anyio.Event()
+        self._words.put(word)
+        await self._replied.wait()
+        if isinstance(self._reply, Exception):
+            raise self._reply
+        return self._reply
+
+    def _take_reply(self, reply: bytes | Exception) -> None:
+        self._reply = reply
+        if self._replied is not None:
+            self._replied.set()
+
+    def _cancel(self) -> None:
+        if self._scope is not None:
+            self._scope.cancel()
+
+    # In the thread.
+
+    def response(self) -> Response:
+        """
+        Return the response, once there is one; feed the body to the loop meanwhile.
+
+        Raises:
+            ClientDisconnected: The body ended before it was whole.
+            Stopped: The event loop was stopped.
+        """
+        try:
+            while isinstance(word := self._next_word(), _Read):
+                self._tell(self._take_reply, self._read(word.size))
+        except BaseException:
+            # Some servers interrupt a thread that takes too long.
+            self.close()
+            raise
+        if not isinstance(word, Response):
+            raise Stopped
+        self._response = word
+        return word
+
+    def chunks(self) -> Iterator[bytes]:
+        """
+        Yield the body of a response that is streamed.
+
+        Raises:
+            Stopped: The event loop was stopped. That, or any other error, must not look like an end.
+        """
+        while True:
+            # The first is made while the head is sent, and each other one while that before it is.
+            self._tell(self._take_reply, b"")
+            word = self._next_word()
+            if isinstance(word, bytes):
+                yield word
+            elif isinstance(word, _Ended) and word.is_whole:
+                return
+            else:
+                raise Stopped
+
+    def close(self) -> None:
+        """End the task: all is sent, or nobody takes any more of it."""
+        if self._is_over:
+            return
+        self._is_over = True
+        if self._response is not None and isinstance(self._response.body, bytes):
+            self._tell(self._take_reply, b"")
+        else:
+            self._tell(self._cancel)
+
+    def _next_word(self) -> _Word:
+        word = self._words.get()
+        if isinstance(word, _Ended):
+            self._is_over = True
+        if isinstance(word, Exception):
+            self._is_over = True
+            raise word
+        return word
+
+    def _read(self, size: int) -> bytes | Exception:
+        try:
+            return self._source.read(size)
+        except Exception:  # noqa: BLE001 - each server has errors of its own for a body that breaks off
+            return ClientDisconnected()
+
+    def _tell(self, call: Callable[..., None], *arguments: bytes | Exception) -> None:
+        # anyio's calls from threads wait for their result, which nobody needs here.
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(call, *arguments)

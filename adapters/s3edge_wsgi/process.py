@@ -1,0 +1,161 @@
+"""
+The event loop of one process, with the gateway open on it.
+
+It starts with the first request, in the process that serves it: threads do not survive a ``fork``, and a
+loop that was started before hangs in the child. A child that is forked later forgets its parent's.
+"""
+
+import atexit
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import ExitStack
+
+import anyio
+from anyio.abc import TaskStatus
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+from attrs import frozen
+
+from s3edge.web.app import WebApp
+from s3edge_wsgi.serving import Serving
+
+
+_log = logging.getLogger(__name__)
+
+
+class Closed(Exception):  # noqa: N818 - a state, not a fault
+    """The door was closed in this process, and does not open again."""
+
+
+class CouldNotOpen(Exception):  # noqa: N818 - a state; the fault itself is in the log
+    """The gateway did not open; the next request tries again."""
+
+
+@frozen
+class _Held:
+    """What serves in one process, and how it is ended."""
+
+    pid: int
+    serving: Serving
+    ended: Future[None]
+    portal: BlockingPortal
+    stack: ExitStack
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this process is the one, and it has not ended."""
+        return self.pid == os.getpid() and not self.ended.done()
+
+
+_processes: "weakref.WeakSet[Process]" = weakref.WeakSet()
+
+_left_behind: list[_Held] = []
+"""Loops of the process that this one was forked from; to collect them would disturb it."""
+
+
+class Process:
+    """
+    Starts and ends the loop of the process that it is used in.
+
+    Args:
+        make_web: Returns what to serve; called in the process that serves.
+    """
+
+    def __init__(self, make_web: Callable[[], WebApp]) -> None:
+        self._make_web = make_web
+        self._held: _Held | None = None
+        self._is_closed = False
+        self._lock = threading.Lock()
+        _processes.add(self)
+        atexit.register(_close, weakref.ref(self))
+
+    def serving(self) -> Serving:
+        """
+        Return what serves in this process; start it, if need be.
+
+        Raises:
+            Closed: ``close`` was called.
+            CouldNotOpen: What kept it from opening is in the log.
+        """
+        held = self._held
+        if held is not None and held.is_here:
+            return held.serving
+        with self._lock:
+            if self._is_closed:
+                raise Closed
+            if self._held is None or not self._held.is_here:
+                self._let_go()
+                try:
+                    self._held = self._started()
+                except Exception as error:
+                    _log.exception("the gateway could not be opened; the next request tries again")
+                    raise CouldNotOpen from error
+            return self._held.serving
+
+    def stop_waiting(self) -> None:
+        """Answer all long polls now; a signal handler may call it."""
+        held = self._held
+        if held is not None and held.is_here:
+            held.serving.stop_waiting()
+
+    def close(self) -> None:
+        """Let requests end, drain the gateway, and end the loop; nothing is served afterwards."""
+        with self._lock:
+            self._is_closed = True
+            self._let_go()
+
+    def forget(self) -> None:
+        """Forget the loop, and who had the lock: both belong to the process that this was forked from."""
+        if self._held is not None:
+            _left_behind.append(self._held)
+        self._held = None
+        self._is_closed = False
+        self._lock = threading.Lock()
+
+    def _started(self) -> _Held:
+        web = self._make_web()
+        with ExitStack() as stack:
+            portal = stack.enter_context(start_blocking_portal("asyncio", name="s3edge-loop"))
+            ended, serving = portal.start_task(_serve, web)
+            return _Held(os.getpid(), serving, ended, portal, stack.pop_all())
+
+    def _let_go(self) -> None:
+        held, self._held = self._held, None
+        if held is None:
+            return
+        if held.pid != os.getpid():
+            # Forked without Python's knowledge, so that its hooks were not run.
+            _left_behind.append(held)
+            return
+        with held.stack:
+            held.portal.call(held.serving.stop)
+            held.ended.result()
+
+
+async def _serve(web: WebApp, *, task_status: TaskStatus[Serving]) -> None:
+    """Hold the gateway open, and serve requests on this loop, until it is stopped."""
+    async with web.gateway.running(), anyio.create_task_group() as requests:
+        serving = Serving(web, requests)
+        try:
+            task_status.started(serving)
+            await serving.until_stopped()
+        finally:
+            serving.refuse()
+            requests.cancel_scope.cancel()
+
+
+def _close(reference: "weakref.ref[Process]") -> None:
+    process = reference()
+    if process is not None:
+        process.close()
+
+
+def _forget_all() -> None:
+    for process in _processes:
+        process.forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)
