@@ -23,6 +23,14 @@ from s3edge.web.http import ClientDisconnected, Request, Response
 CHUNK_BYTES = 64 * 1024
 """What is read of a body at once."""
 
+DISCARDED_BYTES = 32 * 1024 * 1024
+"""
+What is read, behind the answer, of a body that was refused.
+
+Many clients look for an answer only when they have sent all; hung up on, they would never see why. A
+photograph that is too large is hardly larger than this.
+"""
+
 
 class Readable(Protocol):
     """What ``wsgi.input`` is used for."""
@@ -31,11 +39,11 @@ class Readable(Protocol):
         """Return so many bytes, or fewer at the end."""
 
 
-@frozen
 class _Read:
     """The task asks for the next bytes of the body."""
 
-    size: int
+
+_READ = _Read()
 
 
 @frozen
@@ -73,14 +81,15 @@ class Exchange:
     ) -> None:
         self._loop = loop
         self._source = source
-        self._length = length
-        self._is_terminated = is_terminated
+        self._left = length
+        self._is_endless = length is None and not is_terminated
         self._words: SimpleQueue[_Word] = SimpleQueue()
         self._replied: anyio.Event | None = None
         self._reply: bytes | Exception = b""
         self._scope: anyio.CancelScope | None = None
         self._response: Response | None = None
         self._is_over = False
+        self._has_more = length != 0 and not self._is_endless
 
     # On the event loop.
 
@@ -111,18 +120,12 @@ class Exchange:
             EdgeError: ``INVALID_REQUEST``; where the body ends cannot be known.
             ClientDisconnected: It ended before it was whole.
         """
-        left = self._length
-        if left is None and not self._is_terminated:
+        if self._is_endless:
             raise invalid("Content-Length", "Say how long the body is; here it cannot be chunked.")
-        while left is None or left > 0:
-            chunk = await self._ask(_Read(CHUNK_BYTES if left is None else min(left, CHUNK_BYTES)))
+        while self._has_more:
+            chunk = await self._ask(_READ)
             if chunk:
                 yield chunk
-            elif left is None:
-                return
-            else:
-                raise ClientDisconnected
-            left = None if left is None else left - len(chunk)
 
     async def _send(self, body: AsyncIterator[bytes]) -> None:
         try:
@@ -163,10 +166,10 @@ class Exchange:
         """
         try:
             while isinstance(word := self._next_word(), _Read):
-                self._tell(self._take_reply, self._read(word.size))
+                self._tell(self._take_reply, self._read())
         except BaseException:
             # Some servers interrupt a thread that takes too long.
-            self.close()
+            self._end()
             raise
         if not isinstance(word, Response):
             raise Stopped
@@ -192,7 +195,14 @@ class Exchange:
                 raise Stopped
 
     def close(self) -> None:
-        """End the task: all is sent, or nobody takes any more of it."""
+        """End the task: all is sent, or nobody takes any more of it. Let the client send its body."""
+        self._end()
+        discarded = 0
+        while self._has_more and discarded < DISCARDED_BYTES:
+            chunk = self._read()
+            discarded += 0 if isinstance(chunk, Exception) else len(chunk)
+
+    def _end(self) -> None:
         if self._is_over:
             return
         self._is_over = True
@@ -210,11 +220,18 @@ class Exchange:
             raise word
         return word
 
-    def _read(self, size: int) -> bytes | Exception:
+    def _read(self) -> bytes | Exception:
+        """Return the next bytes of the body, or why there are none although they were promised."""
+        size = CHUNK_BYTES if self._left is None else min(self._left, CHUNK_BYTES)
         try:
-            return self._source.read(size)
+            chunk = self._source.read(size)
         except Exception:  # noqa: BLE001 - each server has errors of its own for a body that breaks off
+            self._has_more = False
             return ClientDisconnected()
+        if self._left is not None:
+            self._left -= len(chunk)
+        self._has_more = bool(chunk) and self._left != 0
+        return ClientDisconnected() if self._left and not chunk else chunk
 
     def _tell(self, call: Callable[..., None], *arguments: bytes | Exception) -> None:
         # anyio's calls from threads wait for their result, which nobody needs here.

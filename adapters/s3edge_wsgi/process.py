@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import ExitStack
+from importlib.util import find_spec
 
 import anyio
 from anyio.abc import TaskStatus
@@ -118,7 +119,11 @@ class Process:
     def _started(self) -> _Held:
         web = self._make_web()
         with ExitStack() as stack:
-            portal = stack.enter_context(start_blocking_portal("asyncio", name="s3edge-loop"))
+            portal = stack.enter_context(
+                start_blocking_portal(
+                    "asyncio", {"use_uvloop": find_spec("uvloop") is not None}, name="s3edge-loop"
+                )
+            )
             ended, serving = portal.start_task(_serve, web)
             return _Held(os.getpid(), serving, ended, portal, stack.pop_all())
 

@@ -67,8 +67,9 @@ class ServerProcess:
         """Start it, and return what it announces."""
         # A session of its own, so that a crash takes its worker processes along.
         self.process = subprocess.Popen(  # noqa: S603 - our own command
-            [sys.executable, "-m", "s3edge", *self.command, *self.arguments],
+            [sys.executable, *self._program(), *self.arguments],
             env=self._environ(),
+            pass_fds=self._inherited(),
             stderr=subprocess.PIPE,
             text=True,
             cwd=self.folder,
@@ -144,6 +145,14 @@ class ServerProcess:
             message = "the server was not started"
             raise RuntimeError(message)
         return self.process
+
+    def _program(self) -> Sequence[str]:
+        """Return what Python runs."""
+        return ["-m", "s3edge", *self.command]
+
+    def _inherited(self) -> Sequence[int]:
+        """Return the open files that it gets from this process."""
+        return ()
 
     def _announced(self, lines: IO[str]) -> str:
         """Return what the process says of itself when it has started."""
