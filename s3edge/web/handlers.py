@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from typing import TypeVar
+from urllib.parse import quote
 from uuid import UUID
 
 from msgspec import UNSET, UnsetType
@@ -101,7 +102,7 @@ async def segment(call: Call) -> Reply:
         image_hosts=gateway.options.image_hosts,
     )
     task = reservation.task
-    headers = [("location", call.request.mount_path + TASK_PATH.format(id=task.id))]
+    headers = [("location", quote(call.request.mount_path) + TASK_PATH.format(id=task.id))]
     if reservation.replayed:
         headers.append(("idempotent-replayed", "true"))
     else:

@@ -1,0 +1,199 @@
+"""One event loop a process: started by who serves first, forgotten by children, drained in the end."""
+
+import logging
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Self
+
+import pytest
+from attrs import evolve
+
+from s3edge.memory import MemoryDatabase
+from s3edge.testing import MemoryDeployment, memory_deployment
+from s3edge.web.app import WebApp
+from s3edge_wsgi import create_app
+
+
+WITHIN_S = 60
+
+PREPARED = """
+import os, sys
+from wsgiref.util import setup_testing_defaults
+
+from s3edge.gateway import Gateway
+from s3edge.memory import MemoryRateLimiter
+from s3edge.testing import memory_deployment
+from s3edge.web.app import WebApp
+from s3edge_wsgi import create_app
+
+
+class Limiter(MemoryRateLimiter):
+    async def __aenter__(self):
+        print("opened", role, flush=True)
+        return self
+
+    async def __aexit__(self, *error):
+        print("closed", role, flush=True)
+
+
+def build():
+    deployment = memory_deployment("http://x")
+    gateway = deployment.gateway
+    return WebApp(
+        Gateway(
+            authenticator=gateway.authenticator,
+            storage=gateway.storage,
+            database=gateway.database,
+            backend=gateway.backend,
+            rate_limiter=Limiter(gateway.clock),
+            options=gateway.options,
+        )
+    )
+
+
+def serve(app):
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/health"}
+    setup_testing_defaults(environ)
+    body = app(environ, lambda status, headers: print(role, status, flush=True))
+    list(body)
+    body.close()
+
+
+role = "parent"
+"""
+
+FORKS = """
+serve(app)
+if os.fork():
+    _, status = os.wait()
+    assert status == 0
+    serve(app)
+else:
+    role = "child"
+    serve(app)
+"""
+
+
+def output_of(script: str) -> list[str]:
+    """Return the lines that a script prints; it must end by itself, with status 0."""
+    ended = subprocess.run(
+        [sys.executable, "-c", PREPARED + script],
+        capture_output=True,
+        text=True,
+        timeout=WITHIN_S,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout.splitlines()
+
+
+def test_a_process_that_ends_drains_the_gateway() -> None:
+    """Nobody calls ``close``; at exit the gateway is closed, as it was opened by the first request."""
+    assert output_of("app = create_app(build())\nprint('made')\nserve(app)") == [
+        "made",
+        "opened parent",
+        "parent 200 OK",
+        "closed parent",
+    ]
+
+
+def test_what_was_never_served_is_never_opened() -> None:
+    """A master that only loads the application has nothing to drain."""
+    assert output_of("app = create_app(build())") == []
+
+
+def test_a_child_has_a_loop_of_its_own() -> None:
+    """A process that was forked from one that serves serves as well, and so does its parent still."""
+    assert output_of("app = create_app(build)" + FORKS) == [
+        "opened parent",
+        "parent 200 OK",
+        "opened child",
+        "child 200 OK",
+        "closed child",
+        "parent 200 OK",
+        "closed parent",
+    ]
+
+
+def test_a_gateway_is_not_opened_in_two_processes() -> None:
+    """A child of a process that served it refuses, instead of waiting for a loop that is not there."""
+    assert output_of("app = create_app(build())" + FORKS) == [
+        "opened parent",
+        "parent 200 OK",
+        "child 503 Service Unavailable",
+        "parent 200 OK",
+        "closed parent",
+    ]
+
+
+def test_many_first_requests_open_it_once(deployment: MemoryDeployment, server: Any) -> None:
+    """All threads wait for the one that opens."""
+    built: list[WebApp] = []
+
+    def build() -> WebApp:
+        built.append(deployment.web)
+        return deployment.web
+
+    app = create_app(build)
+    with ThreadPoolExecutor(16) as threads:
+        asked = evolve(server, app=app)
+        answers = list(threads.map(lambda _: asked.ask("GET", "/health"), range(64)))
+    app.close()
+    assert {answer.status for answer in answers} == {"200 OK"}
+    assert len(built) == 1
+
+
+class Reluctant(MemoryDatabase):
+    """A database that opens at the second try."""
+
+    tries = 0
+
+    async def __aenter__(self) -> Self:
+        """Fail once."""
+        self.tries += 1
+        if self.tries == 1:
+            message = "the disk is full"
+            raise OSError(message)
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        """Close."""
+
+
+def test_a_gateway_that_does_not_open_is_tried_again(
+    server: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The request is answered in the envelope, the reason is in the log, and the next one opens it."""
+    gateway = memory_deployment("http://testserver").gateway
+    reluctant = evolve(gateway, database=Reluctant(gateway.clock))
+    app = create_app(WebApp(reluctant))
+    asked = evolve(server, app=app)
+    with caplog.at_level(logging.ERROR):
+        refused = asked.ask("GET", "/health")
+    assert refused.status == "503 Service Unavailable"
+    assert b"SERVICE_UNAVAILABLE" in refused.body
+    assert "the disk is full" in caplog.text
+    assert asked.ask("GET", "/health").status == "200 OK"
+    app.close()
+
+
+def test_after_the_end_requests_are_refused(server: Any) -> None:
+    """In the envelope, with a time to come back; and closing twice is no fault."""
+    assert server.ask("GET", "/health").status == "200 OK"
+    server.app.close()
+    server.app.close()
+    refused = server.ask("GET", "/health")
+    assert refused.status == "503 Service Unavailable"
+    assert int(refused.headers["retry-after"]) > 0
+
+
+def test_a_request_that_is_being_served_is_waited_for(server: Any) -> None:
+    """Closing from one thread, while another one sends what it was given, drops nothing."""
+    started = server.start("GET", "/health")
+    with ThreadPoolExecutor(1) as threads:
+        closing = threads.submit(server.app.close)
+        assert not closing.done()
+        assert b'"ok"' in b"".join(started.body)
+        started.body.close()
+        closing.result(timeout=WITHIN_S)
