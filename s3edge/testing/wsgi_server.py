@@ -5,9 +5,10 @@ import socket
 from collections.abc import Sequence
 from typing import ClassVar
 
+import httpx
 from attrs import define, field
 
-from s3edge.testing.server import ServerProcess
+from s3edge.testing.server import START_TIMEOUT_S, ServerProcess
 
 
 BACKLOG = 128
@@ -65,11 +66,13 @@ class WsgiServerProcess(ServerProcess):
         source: The module's text.
         mount: The prefix under which the module has the door; part of the ``url``.
         threads: How many threads each process has.
+        health: What answers once it serves, below its address.
     """
 
     source: str = APP
     mount: str = ""
     threads: int = 8
+    health: str = "/health"
     _listener: socket.socket = field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
@@ -88,9 +91,10 @@ class WsgiServerProcess(ServerProcess):
         """Give up the address."""
         self._listener.close()
 
-    def _start(self) -> str:
-        super()._start()
-        return self.url
+    def start(self) -> None:
+        """Start it, and return when it answers."""
+        self._start()
+        httpx.get(self.url + self.health, timeout=START_TIMEOUT_S).raise_for_status()
 
     def _configure(self) -> None:
         """Write down how the server is to run."""
@@ -106,13 +110,15 @@ class GunicornProcess(WsgiServerProcess):
 
     Attributes:
         workers: How many processes serve.
+        hooks: Its configuration.
     """
 
     announcement: ClassVar[re.Pattern[str]] = re.compile(r"(Booting worker)")
     workers: int = 1
+    hooks: str = HOOKS
 
     def _configure(self) -> None:
-        (self.folder / "gunicorn.conf.py").write_text(HOOKS)
+        (self.folder / "gunicorn.conf.py").write_text(self.hooks)
 
     def _program(self) -> Sequence[str]:
         return [

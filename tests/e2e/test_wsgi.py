@@ -1,16 +1,17 @@
 """The WSGI door on gunicorn: reloads under load, orderly stops, and memory that stays flat."""
 
-import random
+import itertools
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
+from attrs import define, field
 
 from s3edge.testing.wsgi_server import GunicornProcess
 
@@ -19,6 +20,13 @@ MEBIBYTE = 1024 * 1024
 
 WITHIN_S = 60
 
+CREDITS = 100_000
+
+MAX_WAITS = 4
+"""As the served module has it."""
+
+RELOADS = 3
+
 UPLOADS = 8
 UPLOAD_BYTES = 10 * MEBIBYTE
 
@@ -26,7 +34,7 @@ UPLOAD_BYTES = 10 * MEBIBYTE
 @pytest.fixture
 def gunicorn(tmp_path: Path) -> Iterator[GunicornProcess]:
     """Return two processes with 16 threads in all, not started."""
-    settings = {"S3EDGE_RATE_LIMITS": "off", "S3EDGE_INITIAL_CREDITS": "100000"}
+    settings = {"S3EDGE_RATE_LIMITS": "off", "S3EDGE_INITIAL_CREDITS": str(CREDITS)}
     server = GunicornProcess(tmp_path, settings, workers=2, threads=8)
     yield server
     if server.is_running():
@@ -50,13 +58,64 @@ def upload(client: httpx.Client, image: bytes) -> dict[str, str]:
     return data
 
 
+@define
+class Load:
+    """
+    What one client sends, one request after another, until it is told to stop.
+
+    Attributes:
+        url: Of the server.
+        headers: Of the user.
+        image: What is uploaded.
+        image_id: What is segmented.
+        stop: Tells to stop.
+        statuses: Of the answers.
+        accepted: The tasks that were accepted.
+        hung_up: How often the server hung up before there was a byte of an answer.
+    """
+
+    url: str
+    headers: httpx.Headers
+    image: bytes
+    image_id: str
+    stop: threading.Event
+    statuses: list[int] = field(factory=list)
+    accepted: list[str] = field(factory=list)
+    hung_up: int = 0
+
+    def run(self) -> None:
+        """Send."""
+        kinds = itertools.cycle(["me", "upload", "segment", "results", "segment"])
+        with httpx.Client(base_url=self.url, headers=self.headers, timeout=WITHIN_S) as client:
+            while not self.stop.is_set():
+                kind = next(kinds)
+                try:
+                    answer = self._send(client, kind)
+                except httpx.RemoteProtocolError as error:
+                    if "without sending a response" not in str(error):
+                        raise
+                    self.hung_up += 1
+                    continue
+                self.statuses.append(answer.status_code)
+                if kind == "segment":
+                    self.accepted.append(answer.json()["data"]["task_id"])
+
+    def _send(self, client: httpx.Client, kind: str) -> httpx.Response:
+        if kind == "upload":
+            return client.post("/api/v1/upload", files={"file": ("x.png", self.image, "image/png")})
+        if kind == "segment":
+            body = {"image_id": self.image_id, "text_prompt": "red"}
+            return client.post("/api/v1/segment", json=body)
+        return client.get(f"/api/v1/{kind}")
+
+
 def test_reloads_under_load_drop_no_request(gunicorn: GunicornProcess, scene: bytes) -> None:
     """
     Three times all processes are replaced (``kill -HUP``), and what was sent is answered.
 
-    But for this: a process that ends hangs up on connections that are idle, and a request may be on its
-    way there. It was not served then, which is why a client may send it again, once, on a connection of
-    its own. Charges and tasks agree with the answers in the end.
+    But for this: a process that ends hangs up on connections that have been idle, and a request may be
+    on its way there. It was not served, which is why a client may send it again. Charges and tasks agree
+    with the answers in the end.
     """
     gunicorn.start()
     master = psutil.Process(gunicorn.pid)
@@ -64,56 +123,33 @@ def test_reloads_under_load_drop_no_request(gunicorn: GunicornProcess, scene: by
         image_id = upload(client, scene)["image_id"]
         headers = client.headers
     stop = threading.Event()
-    answered: list[int] = []
-    accepted: list[str] = []
-    hung_up: list[str] = []
+    loads = [Load(gunicorn.url, headers, scene, image_id, stop) for _ in range(16)]
 
-    def load(number: int) -> None:
-        chance = random.Random(number)
-        body = {"image_id": image_id, "text_prompt": "red"}
-        with httpx.Client(base_url=gunicorn.url, headers=headers, timeout=WITHIN_S) as mine:
-            while not stop.is_set():
-                kind = chance.choice(["me", "results", "upload", "segment"])
-                try:
-                    answer = send(mine, kind, body)
-                except httpx.RemoteProtocolError as error:
-                    # Without a byte of an answer, on a connection that had been used.
-                    assert "without sending a response" in str(error)
-                    hung_up.append(kind)
-                    continue
-                answered.append(answer.status_code)
-                if kind == "segment":
-                    accepted.append(answer.json()["data"]["task_id"])
+    def wait_for_answers(more: int) -> None:
+        """Wait until there are so many more."""
+        wanted = more + sum(len(load.statuses) for load in loads)
+        eventually(lambda: sum(len(load.statuses) for load in loads) >= wanted)
 
-    def send(mine: httpx.Client, kind: str, body: dict[str, str]) -> httpx.Response:
-        if kind == "upload":
-            return mine.post("/api/v1/upload", files={"file": ("x.png", scene, "image/png")})
-        if kind == "segment":
-            return mine.post("/api/v1/segment", json=body)
-        return mine.get(f"/api/v1/{kind}")
-
-    with ThreadPoolExecutor(16) as threads:
-        loads = [threads.submit(load, number) for number in range(16)]
+    with ThreadPoolExecutor(len(loads)) as threads:
+        running = [threads.submit(load.run) for load in loads]
         try:
-            for _ in range(3):
-                before = len(answered)
-                eventually(lambda before=before: len(answered) >= before + 200)  # type: ignore[misc]
+            for _ in range(RELOADS):
+                wait_for_answers(200)
                 old = master.children()
-                assert len(old) == 2
+                assert len(old) == gunicorn.workers
                 master.send_signal(signal.SIGHUP)
                 _, alive = psutil.wait_procs(old, timeout=WITHIN_S)
                 assert alive == []
-            before = len(answered)
-            eventually(lambda: len(answered) >= before + 200)
+            wait_for_answers(200)
         finally:
             stop.set()
-        for ended in loads:
+        for ended in running:
             ended.result(timeout=WITHIN_S)
-    print(f"{len(answered)} answered, {len(hung_up)} hung up on")
-    assert set(answered) <= {200, 202}
-    assert len(hung_up) <= 16 * 3
+    assert {status for load in loads for status in load.statuses} == {200, 202}
+    assert sum(load.hung_up for load in loads) <= RELOADS * len(loads)
+    accepted = [task_id for load in loads for task_id in load.accepted]
     with httpx.Client(base_url=gunicorn.url, headers=headers, timeout=WITHIN_S) as client:
-        assert client.get("/api/v1/me").json()["data"]["credits"] == 100_000 - len(accepted)
+        assert client.get("/api/v1/me").json()["data"]["credits"] == CREDITS - len(accepted)
         assert client.get("/api/v1/results").json()["data"]["total"] == len(accepted)
     assert len(set(accepted)) == len(accepted)
     assert gunicorn.stop() == 0
@@ -121,24 +157,28 @@ def test_reloads_under_load_drop_no_request(gunicorn: GunicornProcess, scene: by
 
 
 def test_a_stop_answers_long_polls(gunicorn: GunicornProcess, scene: bytes) -> None:
-    """With the documented hooks nobody waits for them, and tasks are let go for the next process."""
+    """With the documented hooks nobody waits for them; one more than may wait was refused before."""
+    gunicorn.workers = 1
     gunicorn.start()
-    with gunicorn.client() as client, ThreadPoolExecutor(1) as threads:
-        image_id = upload(client, scene)["image_id"]
-        body = {"image_id": image_id, "text_prompt": "red"}
+    with gunicorn.client() as client, ThreadPoolExecutor(MAX_WAITS + 1) as threads:
+        body = {"image_id": upload(client, scene)["image_id"], "text_prompt": "red"}
         tasks = [
             client.post("/api/v1/segment", json=body).json()["data"]["task_id"] for _ in range(40)
         ]
         path = f"/api/v1/tasks/{tasks[-1]}"
-        polling = threads.submit(client.get, path, params={"wait": 30})
-        time.sleep(0.5)
+        polls = [
+            threads.submit(client.get, path, params={"wait": 30}) for _ in range(MAX_WAITS + 1)
+        ]
+        first, waiting = wait(polls, timeout=WITHIN_S, return_when=FIRST_COMPLETED)
+        assert [poll.result().status_code for poll in first] == [503]
         assert gunicorn.stop() == 0
-        assert polling.result(timeout=WITHIN_S).status_code == 200
+        answers = [poll.result(timeout=WITHIN_S) for poll in waiting]
+        assert [answer.status_code for answer in answers] == [200] * MAX_WAITS
     assert "Traceback" not in gunicorn.log.read_text()
 
 
 def test_memory_stays_flat_both_ways(gunicorn: GunicornProcess, scene: bytes) -> None:
-    """Eight uploads of 10 MiB at once, then their downloads: less than half of one of them is held each."""
+    """Eight uploads of 10 MiB at once, then their downloads: less than half of that is held."""
     gunicorn.workers = 1
     gunicorn.start()
     worker = psutil.Process(gunicorn.pid).children()[0]
@@ -161,7 +201,6 @@ def test_memory_stays_flat_both_ways(gunicorn: GunicornProcess, scene: bytes) ->
         finally:
             done.set()
         watching.result(timeout=WITHIN_S)
-    print(f"{(peak - before) / MEBIBYTE:.1f} MiB more")
     assert sizes == [UPLOAD_BYTES] * UPLOADS
     assert peak - before < UPLOADS * UPLOAD_BYTES / 2
 
