@@ -32,6 +32,7 @@ from s3edge.cli.server import app_of, bind, url_of
 from s3edge.config import build, parse_settings
 from s3edge.testing.server import ServerProcess
 from s3edge.testing.standins.postgres import PostgresServer
+from s3edge.testing.wsgi_server import GunicornProcess, WaitressProcess
 from s3edge_postgres.address import parse_address
 from s3edge_postgres.applying import apply
 from s3edge_postgres.migrations import migrations
@@ -42,6 +43,13 @@ CONNECTIONS = 32
 SECONDS = 3.0
 MEBIBYTE = 1024 * 1024
 LAG_UPLOADS = 64
+THREADS = 16
+
+DEFAULTS = {
+    "S3EDGE_RATE_LIMITS": "off",
+    "S3EDGE_INITIAL_CREDITS": "1000000",
+    "S3EDGE_LOG": "error",
+}
 
 MULTIPART = "multipart/form-data; boundary=B"
 
@@ -52,7 +60,7 @@ THIS = (sys.executable, "-m", "tests.benchmarks.run")
 
 
 def main() -> None:
-    """Print a row a kind of request, then how long lists take."""
+    """Print a row a kind of request, likewise for each door, then how long lists take."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         postgres = stack.enter_context(PostgresServer(folder))
@@ -69,6 +77,7 @@ def main() -> None:
         stack.callback(bare.terminate)
         assert bare.stdout is not None
         compare(servers, bare.stdout.readline().strip())
+        compare_doors(stack, folder, servers["SQLite"])
     with tempfile.TemporaryDirectory() as name:
         compare_lists(Path(name))
     print(f"\nlongest stop of the event loop under {LAG_UPLOADS} uploads of 10 MiB at once, with")
@@ -78,12 +87,7 @@ def main() -> None:
 def serving(stack: ExitStack, folder: Path, settings: Mapping[str, str]) -> ServerProcess:
     """Start a server that keeps what it has in a folder."""
     folder.mkdir()
-    defaults = {
-        "S3EDGE_RATE_LIMITS": "off",
-        "S3EDGE_INITIAL_CREDITS": "1000000",
-        "S3EDGE_LOG": "error",
-    }
-    server = ServerProcess(folder, {**defaults, **settings})
+    server = ServerProcess(folder, {**DEFAULTS, **settings})
     server.start()
     stack.callback(server.stop)
     return server
@@ -105,6 +109,29 @@ def compare(servers: Mapping[str, ServerProcess], bare_url: str) -> None:
             theirs = asyncio.run(rate(bare_url, message))
             ours = asyncio.run(rate(server.url, message))
             print(f"{row:<32}{theirs:>10.0f}{ours:>10.0f}{ours / theirs:>8.2f}")
+
+
+def compare_doors(stack: ExitStack, folder: Path, starlette: ServerProcess) -> None:
+    """Measure the doors on the same work, each in one process, by turns."""
+    servers: dict[str, ServerProcess] = {"Starlette": starlette}
+    for kind in (GunicornProcess, WaitressProcess):
+        own = folder / kind.__name__
+        own.mkdir()
+        server = kind(own, DEFAULTS, threads=THREADS)
+        server.start()
+        stack.callback(server.stop)
+        stack.callback(server.release)
+        servers[kind.__name__.removesuffix("Process")] = server
+    asked = {name: requests_of(server) for name, server in servers.items()}
+    print(f"\n{'request, ' + str(THREADS) + ' threads':<24}", end="")
+    print("".join(f"{name + '/s':>14}{'ratio':>8}" for name in servers))
+    for request_name in asked["Starlette"]:
+        rates = {
+            name: asyncio.run(rate(server.url, asked[name][request_name]))
+            for name, server in servers.items()
+        }
+        print(f"{request_name:<24}", end="")
+        print("".join(f"{it:>14.0f}{it / rates['Starlette']:>8.2f}" for it in rates.values()))
 
 
 def requests_of(server: ServerProcess) -> Mapping[str, bytes]:

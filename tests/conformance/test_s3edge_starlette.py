@@ -41,7 +41,7 @@ class TestStarletteDoor(DoorContract):
             deployment = memory_deployment(url)
             token = deployment.authenticator.issue(User(uuid4()))
             with running_in_thread(create_app(deployment.web), listener):
-                yield DoorHarness(url, token)
+                yield DoorHarness(url, token, lambda: len(deployment.storage.keys()))
 
 
 class TestMountedStarletteDoor(DoorContract):
@@ -56,4 +56,4 @@ class TestMountedStarletteDoor(DoorContract):
             deployment = memory_deployment(url)
             token = deployment.authenticator.issue(User(uuid4()))
             with running_in_thread(mounted(deployment), listener):
-                yield DoorHarness(url, token)
+                yield DoorHarness(url, token, lambda: len(deployment.storage.keys()))

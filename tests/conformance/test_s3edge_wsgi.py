@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -27,12 +28,18 @@ app = DispatcherMiddleware(host, {"/segmentation": create_app(deployment.web, ma
 """
 
 
+def stored(data_dir: Path) -> int:
+    """Return how many files of images there are, unfinished ones too."""
+    files = [path for path in (data_dir / "media").rglob("*") if path.is_file()]
+    return len([path for path in files if path.name not in {".media-secret", ".base-urls"}])
+
+
 @contextmanager
 def serving(server: WsgiServerProcess) -> Iterator[DoorHarness]:
     """Run a server within the context."""
     try:
         server.start()
-        yield DoorHarness(server.url, server.token(uuid4()))
+        yield DoorHarness(server.url, server.token(uuid4()), lambda: stored(server.data_dir))
         assert server.stop() == 0
     finally:
         if server.is_running():

@@ -2,7 +2,8 @@
 
 import json
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
@@ -28,6 +29,8 @@ _TAIL = f"\r\n--{_BOUNDARY}--\r\n".encode()
 _MULTIPART = {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"}
 _CHUNK = b"\0" * 65_536
 
+_WITHIN_S = 20.0
+
 
 @frozen
 class DoorHarness:
@@ -38,10 +41,12 @@ class DoorHarness:
         url: Where a server with the door listens, with the prefix that the door is mounted under;
             behind it a deployment whose limits are off.
         token: Of a user with credits.
+        stored: Counts what the storage holds, unfinished objects too.
     """
 
     url: str
     token: str = field(repr=False)
+    stored: Callable[[], int]
 
     def client(self) -> httpx.Client:
         """Return a client signed in as the user."""
@@ -138,15 +143,60 @@ class DoorContract:
 
     def test_a_body_that_is_cut_short_is_no_upload(self, harness: DoorHarness) -> None:
         """The connection breaks before the promised length: that is no end of file."""
-        parts = urlsplit(harness.url)
         before = self._stored_total(harness)
-        with socket.create_connection((str(parts.hostname), int(parts.port or 80)), 30) as peer:
+        with _connected(harness) as peer:
             peer.sendall(
                 f"POST {harness.prefix}/api/v1/segment HTTP/1.1\r\nHost: x\r\n"
                 f"Authorization: Bearer {harness.token}\r\nContent-Length: 4000\r\n\r\n"
                 '{"text_prompt": "x"'.encode()
             )
         assert self._stored_total(harness) == before
+
+    @pytest.mark.parametrize("framing", ["Content-Length: ", "Transfer-Encoding: chunked"])
+    def test_an_upload_that_is_cut_short_leaves_nothing(
+        self, harness: DoorHarness, framing: str
+    ) -> None:
+        """Neither with a length that it does not reach, nor chunked without a last chunk."""
+        before = harness.stored()
+        form = _HEAD + PNG + _CHUNK * 8 + _TAIL
+        # All of the form is there; what is missing is the end of the body.
+        if framing.endswith("chunked"):
+            body = b"%x\r\n%b\r\n" % (len(form), form)
+        else:
+            framing, body = f"{framing}{len(form) + 1}", form
+        with _connected(harness) as peer:
+            peer.sendall(
+                f"POST {harness.prefix}/api/v1/upload HTTP/1.1\r\nHost: x\r\n{framing}\r\n"
+                f"Authorization: Bearer {harness.token}\r\n"
+                f"Content-Type: {_MULTIPART['Content-Type']}\r\n\r\n".encode()
+            )
+            peer.sendall(body)
+            peer.shutdown(socket.SHUT_WR)
+            assert b" 200 " not in _read_to_end(peer).partition(b"\r\n")[0]
+        with harness.client() as client:
+            whole = client.post("/api/v1/upload", files={"file": ("x.png", PNG, "image/png")})
+            assert whole.status_code == 200
+        _eventually(lambda: harness.stored() == before + 1)
+
+    def test_an_image_comes_back_as_it_was_sent(self, harness: DoorHarness) -> None:
+        """Streamed both ways, byte by byte; and who reads only its beginning harms nobody."""
+        image = PNG + bytes(range(256)) * 16_384
+        with harness.client() as client:
+            sent = client.post("/api/v1/upload", files={"file": ("x.png", image, "image/png")})
+            url = sent.json()["data"]["image_url"]
+            with client.stream("GET", url) as beginning:
+                assert next(beginning.iter_raw()) == image[: beginning.num_bytes_downloaded]
+            assert client.get(url).content == image
+            head = client.head(url)
+            assert (head.status_code, head.content) == (200, b"")
+            assert head.headers["Content-Length"] == str(len(image))
+
+    def test_a_repeated_header_is_not_one_of_them(self, harness: DoorHarness) -> None:
+        """RFC 9110, section 5.3: the values are joined by a comma; two tokens sign nobody in."""
+        credentials = ("Authorization", f"Bearer {harness.token}")
+        answer = httpx.get(harness.url + "/api/v1/me", headers=[credentials, credentials])
+        assert answer.status_code == 401
+        assert answer.json()["error"]["code"] == "AUTH_INVALID"
 
     def test_a_body_over_the_limit_is_answered(self, harness: DoorHarness) -> None:
         """A client that sends on is answered 413 and can go on with its next request."""
@@ -165,15 +215,12 @@ class DoorContract:
 
     def test_headers_of_any_bytes_are_answered(self, harness: DoorHarness) -> None:
         """Bytes beyond ASCII in a header are no fault of the server's."""
-        parts = urlsplit(harness.url)
-        with socket.create_connection((str(parts.hostname), int(parts.port or 80)), 30) as peer:
+        with _connected(harness) as peer:
             peer.sendall(
                 f"GET {harness.prefix}/api/v1/me HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
                 "Authorization: Bearer \xff\xfe\r\nX-Request-Id: \xe9\r\n\r\n".encode("latin-1")
             )
-            answer = b""
-            while piece := peer.recv(65_536):
-                answer += piece
+            answer = _read_to_end(peer)
         head, _, body = answer.partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 401")
         assert json.loads(body)["error"]["code"] == "AUTH_INVALID"
@@ -182,3 +229,23 @@ class DoorContract:
         with harness.client() as client:
             total: int = client.get("/api/v1/results").json()["data"]["total"]
             return total
+
+
+def _connected(harness: DoorHarness) -> socket.socket:
+    """Return a bare connection, for what an HTTP library would not send."""
+    parts = urlsplit(harness.url)
+    return socket.create_connection((str(parts.hostname), int(parts.port or 80)), 30)
+
+
+def _read_to_end(peer: socket.socket) -> bytes:
+    got = b""
+    while piece := peer.recv(65_536):
+        got += piece
+    return got
+
+
+def _eventually(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _WITHIN_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
