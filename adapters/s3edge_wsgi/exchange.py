@@ -20,7 +20,7 @@ from s3edge.web.app import PathRoutes, WebApp
 from s3edge.web.http import ClientDisconnected, Request, Response
 
 
-CHUNK_BYTES = 64 * 1024
+CHUNK_BYTES = 256 * 1024
 """What is read of a body at once."""
 
 DISCARDED_BYTES = 32 * 1024 * 1024

@@ -48,7 +48,8 @@ import logging, signal, socket, sys
 
 import waitress
 
-logging.basicConfig(level=logging.INFO)
+logging.basicConfig()
+logging.getLogger("waitress").setLevel(logging.INFO)
 signal.signal(signal.SIGTERM, lambda *_: sys.exit())
 from served import app
 waitress.serve(app, sockets=[socket.socket(fileno=int(sys.argv[1]))], threads=int(sys.argv[2]))
