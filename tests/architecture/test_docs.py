@@ -10,6 +10,7 @@ import pytest
 from s3edge.cli import commands
 from s3edge.config.settings import SETTINGS
 from s3edge.errors import Code
+from s3edge.testing.wsgi_server import HOOKS
 from s3edge.web.http import Route
 from s3edge.web.routes import API_ROUTES, OPENAPI_ROUTE
 from s3edge.web.statuses import STATUS_OF
@@ -75,6 +76,12 @@ def test_every_route_is_in_the_reference(route: Route) -> None:
     )
     assert succeeds == {route.status, *route.also}
     assert fails >= {STATUS_OF[code] for code in route.errors}
+
+
+def test_the_hooks_of_gunicorn_are_those_that_are_tested() -> None:
+    """Whoever copies them from the page gets what the tests of stops run with."""
+    page = (ROOT / "docs" / "how-to" / "mount-in-your-app.md").read_text("utf-8")
+    assert f"```python{HOOKS}```" in page
 
 
 def test_every_error_is_in_the_reference() -> None:

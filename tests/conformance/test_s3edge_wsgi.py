@@ -60,7 +60,11 @@ class TestThreads(DoorContract):
 
 
 class TestProcessesMountedInFlask(DoorContract):
-    """gunicorn, two processes with threads, the door under a prefix of a Flask application."""
+    """
+    gunicorn, two processes with threads, the door under a prefix of a Flask application.
+
+    The application is loaded before the processes are forked.
+    """
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -68,7 +72,13 @@ class TestProcessesMountedInFlask(DoorContract):
         """Return a running server."""
         folder = tmp_path_factory.mktemp("flask")
         server = GunicornProcess(
-            folder, LIMITS_OFF, source=MOUNTED, mount="/segmentation", workers=2
+            folder,
+            LIMITS_OFF,
+            ("--preload",),
+            source=MOUNTED,
+            mount="/segmentation",
+            workers=2,
+            hooks="",
         )
         with serving(server) as harness:
             yield harness
