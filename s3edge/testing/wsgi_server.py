@@ -29,6 +29,7 @@ app = create_app(deployment.web, max_waits=4)
 HOOKS = """
 import signal
 
+
 def post_worker_init(worker):
     stop = signal.getsignal(signal.SIGTERM)
 
@@ -37,6 +38,7 @@ def post_worker_init(worker):
         stop(number, frame)
 
     signal.signal(signal.SIGTERM, stop_without_waits)
+
 
 def worker_exit(server, worker):
     worker.wsgi.close()

@@ -192,7 +192,7 @@ class DoorContract:
             assert head.headers["Content-Length"] == str(len(image))
 
     def test_a_repeated_header_is_not_one_of_them(self, harness: DoorHarness) -> None:
-        """RFC 9110, section 5.3: the values are joined by a comma; two tokens sign nobody in."""
+        """Its values are joined by a comma (RFC 9110), so that two tokens sign nobody in."""
         credentials = ("Authorization", f"Bearer {harness.token}")
         answer = httpx.get(harness.url + "/api/v1/me", headers=[credentials, credentials])
         assert answer.status_code == 401
