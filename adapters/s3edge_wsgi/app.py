@@ -68,8 +68,14 @@ class WsgiApp:
             response = exchange.response()
         except tuple(_REFUSALS) as event:
             response = _refusal(_REFUSALS[type(event)])
-        start_response(_status_line(response), _headers(response))
-        return _Sent(exchange, b"" if is_head else response.body)
+        sent = _Sent(exchange, b"" if is_head else response.body)
+        try:
+            start_response(_status_line(response), _headers(response))
+        except BaseException:
+            # A server that refuses the head has nothing that it could close.
+            sent.close()
+            raise
+        return sent
 
     def stop_waiting(self) -> None:
         """Answer all long polls now, because the process is about to stop; for signal handlers too."""
@@ -91,6 +97,7 @@ class WsgiApp:
             environ["wsgi.input"],
             length=declared_length(environ),
             is_terminated=bool(environ.get("wsgi.input_terminated")),
+            is_held_back="HTTP_EXPECT" in environ,
         )
         path, path_params = serving.routes.find(path_of(environ))
         serving.start(exchange, request_of(environ, path_params, exchange.body()), path)

@@ -69,6 +69,7 @@ class Exchange:
         source: The request's body; touched by the thread alone.
         length: How many bytes the client promised; ``None`` when it did not.
         is_terminated: Whether ``source`` ends where the body does (``wsgi.input_terminated``).
+        is_held_back: Whether the client may send the body only when it is asked to (``Expect``).
     """
 
     def __init__(
@@ -78,11 +79,13 @@ class Exchange:
         *,
         length: int | None,
         is_terminated: bool,
+        is_held_back: bool = False,
     ) -> None:
         self._loop = loop
         self._source = source
         self._left = length
         self._is_endless = length is None and not is_terminated
+        self._is_held_back = is_held_back
         self._words: SimpleQueue[_Word] = SimpleQueue()
         self._replied: anyio.Event | None = None
         self._reply: bytes | Exception = b""
@@ -197,6 +200,9 @@ class Exchange:
     def close(self) -> None:
         """End the task: all is sent, or nobody takes any more of it. Let the client send its body."""
         self._end()
+        if self._is_held_back:
+            # Who has the answer does not send the body any more.
+            return
         discarded = 0
         while self._has_more and discarded < DISCARDED_BYTES:
             chunk = self._read()
@@ -222,6 +228,7 @@ class Exchange:
 
     def _read(self) -> bytes | Exception:
         """Return the next bytes of the body, or why there are none although they were promised."""
+        self._is_held_back = False
         size = CHUNK_BYTES if self._left is None else min(self._left, CHUNK_BYTES)
         try:
             chunk = self._source.read(size)

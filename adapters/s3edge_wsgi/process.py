@@ -84,9 +84,10 @@ class Process:
         held = self._held
         if held is not None and held.is_here:
             return held.serving
+        # Not only under the lock, which ``close`` has until all is drained.
+        self._check_open()
         with self._lock:
-            if self._is_closed:
-                raise Closed
+            self._check_open()
             if self._held is None or not self._held.is_here:
                 self._let_go()
                 try:
@@ -104,8 +105,8 @@ class Process:
 
     def close(self) -> None:
         """Let requests end, drain the gateway, and end the loop; nothing is served afterwards."""
+        self._is_closed = True
         with self._lock:
-            self._is_closed = True
             self._let_go()
 
     def forget(self) -> None:
@@ -115,6 +116,10 @@ class Process:
         self._held = None
         self._is_closed = False
         self._lock = threading.Lock()
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise Closed
 
     def _started(self) -> _Held:
         web = self._make_web()

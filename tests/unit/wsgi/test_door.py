@@ -17,7 +17,7 @@ from attrs import define, evolve
 from s3edge.rules.images import MAX_IMAGE_BYTES
 from s3edge.testing import MemoryDeployment
 from s3edge.testing.contracts.door import PNG
-from s3edge.web.app import REQUEST_ID
+from s3edge.web.app import REQUEST_ID, WebApp
 from s3edge_wsgi.exchange import CHUNK_BYTES, DISCARDED_BYTES
 
 
@@ -158,6 +158,47 @@ def test_nothing_is_read_that_nobody_asked_for(server: Any) -> None:
     assert source.sent == 2 * CHUNK_BYTES
 
 
+def test_a_body_that_is_held_back_is_not_waited_for(server: Any) -> None:
+    """Who asked whether to send it (``Expect``), and was refused, does not send it."""
+    source = Source()
+    environ = {"CONTENT_LENGTH": "9", "HTTP_AUTHORIZATION": "", "HTTP_EXPECT": "100-continue"}
+    assert server.ask("POST", "/api/v1/upload", source, **environ).status == "401 Unauthorized"
+    assert source.sent == 0
+
+
+def test_an_interrupted_thread_leaves_its_place(
+    server: Any, web: WebApp, deployment: MemoryDeployment
+) -> None:
+    """Some servers raise in a thread that takes too long: nothing is stored, and nobody waits for it."""
+
+    class Interrupted:
+        def read(self, size: int) -> bytes:
+            raise SystemExit
+
+    environ = {"CONTENT_LENGTH": str(len(UPLOAD))}
+    with pytest.raises(SystemExit):
+        server.start("POST", "/api/v1/upload", Interrupted(), **environ, **FORM)
+    eventually(lambda: web._admission.serving == 0, server)
+    assert deployment.storage.keys() == []
+
+
+def test_a_head_that_the_server_refuses_ends_the_request(
+    server: Any, web: WebApp, endless: Any
+) -> None:
+    """It never gets the body, so it cannot close it."""
+
+    def refusing(environ: Any, start_response: Any) -> Any:
+        def refuse(status: str, headers: Any) -> Any:
+            raise ValueError(status)
+
+        return server.app(environ, refuse)
+
+    with pytest.raises(ValueError, match="200 OK"):
+        evolve(server, app=refusing).start("GET", "/endless")
+    eventually(lambda: web._admission.serving == 0, server)
+    assert endless.made == 0
+
+
 def test_an_endless_body_is_refused_where_the_limit_is_passed(server: Any) -> None:
     """The answer comes then; and what the client sends on is passed over for a while, not for ever."""
     source = Source(HEAD + PNG)
@@ -170,13 +211,14 @@ def test_an_endless_body_is_refused_where_the_limit_is_passed(server: Any) -> No
     assert source.sent == answered_at + DISCARDED_BYTES
 
 
-def test_a_stream_is_made_as_it_is_taken(server: Any, endless: Any) -> None:
-    """One chunk ahead and no more; when the server takes no more of it, it ends."""
+def test_a_stream_is_made_as_it_is_taken(server: Any, web: WebApp, endless: Any) -> None:
+    """One chunk ahead and no more; it has a place until the server takes no more of it."""
     started = server.start("GET", "/endless")
+    assert web._admission.serving == 1
     assert list(islice(started.body, 10)) == [b"chunk"] * 10
     assert endless.made <= 12
     started.body.close()
-    eventually(lambda: endless.is_closed, server)
+    eventually(lambda: endless.is_closed and web._admission.serving == 0, server)
 
 
 def test_a_stream_is_not_begun_for_a_head(server: Any, endless: Any) -> None:

@@ -3,6 +3,7 @@
 import logging
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
@@ -13,6 +14,8 @@ from s3edge.memory import MemoryDatabase
 from s3edge.testing import MemoryDeployment, memory_deployment
 from s3edge.web.app import WebApp
 from s3edge_wsgi import create_app
+from s3edge_wsgi.exchange import Stopped
+from s3edge_wsgi.serving import OPEN_REQUESTS_S
 
 
 WITHIN_S = 60
@@ -75,6 +78,33 @@ else:
 """
 
 
+FORKS_WHILE_IT_OPENS = """
+import threading
+
+reached, go_on = threading.Event(), threading.Event()
+
+def build_slowly():
+    if role == "parent":
+        reached.set()
+        go_on.wait()
+    return build()
+
+app = create_app(build_slowly)
+first = threading.Thread(target=serve, args=(app,))
+first.start()
+reached.wait()
+if os.fork():
+    _, status = os.wait()
+    assert status == 0
+    go_on.set()
+    first.join()
+else:
+    role = "child"
+    serve(app)
+    sys.stdout.flush()
+"""
+
+
 def output_of(script: str) -> list[str]:
     """Return the lines that a script prints; it must end by itself, with status 0."""
     ended = subprocess.run(
@@ -122,6 +152,18 @@ def test_a_gateway_is_not_opened_in_two_processes() -> None:
         "opened parent",
         "parent 200 OK",
         "child 503 Service Unavailable",
+        "parent 200 OK",
+        "closed parent",
+    ]
+
+
+def test_a_child_does_not_wait_for_its_parents_first_request() -> None:
+    """Forked while another thread opened the gateway, it opens its own: that thread is not in it."""
+    assert output_of(FORKS_WHILE_IT_OPENS) == [
+        "opened child",
+        "child 200 OK",
+        "closed child",
+        "opened parent",
         "parent 200 OK",
         "closed parent",
     ]
@@ -197,3 +239,16 @@ def test_a_request_that_is_being_served_is_waited_for(server: Any) -> None:
         assert b'"ok"' in b"".join(started.body)
         started.body.close()
         closing.result(timeout=WITHIN_S)
+
+
+def test_a_stream_that_nobody_takes_does_not_hold_the_end(server: Any, endless: Any) -> None:
+    """It has its time, as any request; whoever takes it on afterwards hears that it is not whole."""
+    started = server.start("GET", "/endless")
+    taken = iter(started.body)
+    assert next(taken) == b"chunk"
+    closing_at = time.monotonic()
+    server.app.close()
+    assert time.monotonic() - closing_at >= OPEN_REQUESTS_S
+    assert endless.is_closed
+    with pytest.raises(Stopped):
+        list(taken)
