@@ -89,8 +89,9 @@ class Process:
         with self._lock:
             self._check_open()
             if self._held is None or not self._held.is_here:
-                self._let_go()
                 try:
+                    # One that ended by itself says here why, and so in the log.
+                    self._let_go()
                     self._held = self._started()
                 except Exception as error:
                     _log.exception("the gateway could not be opened; the next request tries again")
