@@ -1,0 +1,274 @@
+"""What ``AsyncClient`` returns: tasks, results, lists and masks that know how to go on."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+from uuid import UUID
+
+import attrs
+from attrs import Factory, define, field, frozen
+
+from s3edge.client import flows, masks
+from s3edge.client.drivers import AsyncDriver
+from s3edge.client.effects import Flow
+from s3edge.client.flows import WAIT_S, OnUpdate
+from s3edge.client.handles import Link, TaskHandle
+from s3edge.client.masks import CocoRle, Picture
+from s3edge.client.models import Page, RawResponse, ResultDetails, ResultSummary, TaskState
+from s3edge.client.paging import PAGE_SIZE, Walk
+from s3edge.client.session import Session
+
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+
+T = TypeVar("T")
+
+
+@frozen
+class Calls:
+    """
+    How a client and its handles make calls.
+
+    Attributes:
+        driver: Runs flows.
+        session: What all calls share.
+    """
+
+    driver: AsyncDriver
+    session: Session
+
+    async def run(self, flow: Flow[T]) -> T:
+        """Return what a flow returns."""
+        return await self.driver.run(flow)
+
+    async def parsed(self, flow: Flow[RawResponse[T]]) -> T:
+        """Return what the answer that a flow returns was parsed into."""
+        return (await self.run(flow)).parsed
+
+
+@define
+class AsyncMask:
+    """
+    The mask of a result. It is downloaded once, when it is first needed.
+
+    Attributes:
+        result_id: Whose mask it is.
+    """
+
+    result_id: UUID
+    _url: str | None = field(repr=False, eq=False)
+    _link: Link[Calls] = field(repr=False, eq=False)
+    _png: bytes | None = field(default=None, repr=False, eq=False)
+
+    async def read(self) -> bytes:
+        """
+        Return the mask as PNG: 8 bits grey, 255 inside and 0 outside.
+
+        Raises:
+            MaskNotReady: The result is not done.
+        """
+        if self._png is None:
+            calls = self._link.client
+            self._png = await calls.run(
+                flows.download_mask(calls.session, self.result_id, self._url)
+            )
+        return self._png
+
+    async def save(self, path: str | os.PathLike[str]) -> Path:
+        """Save the PNG, and return where it is."""
+        saved = Path(path)
+        png = await self.read()
+        await asyncio.to_thread(saved.write_bytes, png)
+        return saved
+
+    async def to_pil(self) -> "Image":
+        """Return the mask as an image of mode ``L``: 255 inside, 0 outside."""
+        return await asyncio.to_thread(masks.to_pil, await self.read())
+
+    async def to_numpy(self) -> "NDArray[np.bool_]":
+        """Return the mask as an array of height by width, ``True`` inside; needs ``s3edge[masks]``."""
+        return await asyncio.to_thread(masks.to_numpy, await self.read())
+
+    async def overlay(self, image: Picture) -> "Image":
+        """Return an image (a path, bytes, or Pillow's) with the masked part tinted, the rest dimmed."""
+        return await asyncio.to_thread(masks.overlay, await self.read(), image)
+
+    async def to_coco_rle(self) -> CocoRle:
+        """Return COCO's uncompressed run-length encoding, exact; needs ``s3edge[masks]``."""
+        return await asyncio.to_thread(masks.to_coco_rle, await self.read())
+
+    async def to_polygons(self, *, tolerance: float = 1.0) -> list[list[float]]:
+        """
+        Return the outlines as COCO writes them, ``[x, y, x, y, ...]`` a part; needs ``s3edge[masks]``.
+
+        Args:
+            tolerance: How far an outline may lie beside the exact one, in pixels. Holes are filled.
+        """
+        return await asyncio.to_thread(masks.to_polygons, await self.read(), tolerance)
+
+
+@frozen
+class AsyncResult(ResultDetails):
+    """
+    A result, whole, with its mask.
+
+    Attributes:
+        mask: Downloaded when it is first needed.
+    """
+
+    _link: Link[Calls] = field(kw_only=True, repr=False, eq=False)
+    mask: AsyncMask = field(
+        init=False,
+        repr=False,
+        eq=False,
+        default=Factory(
+            lambda self: AsyncMask(self.id, self.mask_image_url, self._link), takes_self=True
+        ),
+    )
+
+
+@frozen
+class AsyncListedResult(ResultSummary):
+    """
+    A result, as lists show it, with its mask.
+
+    Attributes:
+        mask: Downloaded when it is first needed.
+    """
+
+    _link: Link[Calls] = field(kw_only=True, repr=False, eq=False)
+    mask: AsyncMask = field(
+        init=False,
+        repr=False,
+        eq=False,
+        default=Factory(
+            lambda self: AsyncMask(self.id, self.mask_image_url, self._link), takes_self=True
+        ),
+    )
+
+    async def read(self) -> AsyncResult:
+        """Read the whole result, with labels and metadata."""
+        calls = self._link.client
+        return result_of(await calls.parsed(flows.read_result(calls.session, self.id)), calls)
+
+
+@define
+class AsyncTask(TaskHandle):
+    """
+    A segmentation that was asked for. It pickles; ``client.task(task)`` goes on with it elsewhere.
+
+    Attributes:
+        id: Names it, now and after a restart.
+        state: As it was last seen; ``None`` if it never was.
+        idempotency_key: Which it was asked for with; ``None`` where it was not this client that asked.
+        replayed: Whether the answer repeated an earlier one of the same key, so that nothing was charged.
+    """
+
+    _link: Link[Calls] = field(factory=Link, kw_only=True, repr=False, eq=False)
+
+    async def refresh(self) -> TaskState:
+        """Ask how the task stands now."""
+        calls = self._link.client
+        self.state = await calls.parsed(flows.read_task(calls.session, self.id))
+        return self.state
+
+    async def wait(
+        self,
+        *,
+        timeout: float = WAIT_S,  # noqa: ASYNC109 - the name that Task.wait has
+        on_update: OnUpdate | None = None,
+    ) -> AsyncResult:
+        """
+        Wait until the task has ended, and return its result.
+
+        The server holds each answer until there is news, so nothing is asked in vain.
+
+        Args:
+            timeout: How long to wait, in seconds.
+            on_update: Told each change of the task's state.
+
+        Raises:
+            TaskFailed: The segmentation ended in an error; its credit was given back.
+            WaitTimeout: It has not ended in time. It goes on, and can be waited for again.
+        """
+        calls = self._link.client
+        details = await calls.run(
+            flows.wait(calls.session, self, timeout=timeout, on_update=on_update)
+        )
+        return result_of(details, calls)
+
+
+class AsyncResults:
+    """
+    A user's results, newest first: iterate, or take them by ``pages()``. Nothing is read before.
+
+    Args:
+        calls: Makes the calls.
+        project_id: Only those of a project.
+        status: Only those in a status.
+        limit_total: How many at the most, in all.
+        page_size: How many a request, at the most; 1 to 100.
+    """
+
+    def __init__(
+        self,
+        calls: Calls,
+        *,
+        project_id: UUID | str | None = None,
+        status: str | None = None,
+        limit_total: int | None = None,
+        page_size: int = PAGE_SIZE,
+    ) -> None:
+        self._calls = calls
+        self._project_id = project_id
+        self._status = status
+        self._limit_total = limit_total
+        self._page_size = page_size
+
+    async def __aiter__(self) -> AsyncIterator[AsyncListedResult]:
+        """Yield each result; the next page is read when it is reached."""
+        async for page in self.pages():
+            for result in page.results:
+                yield result
+
+    async def pages(self) -> AsyncIterator[Page[AsyncListedResult]]:
+        """Yield each page."""
+        walk = Walk(self._limit_total, self._page_size)
+        while not walk.ended:
+            page = await self._calls.parsed(
+                flows.list_results(
+                    self._calls.session,
+                    project_id=self._project_id,
+                    status=self._status,
+                    limit=walk.limit,
+                    cursor=walk.cursor,
+                )
+            )
+            yield walk.took(page, lambda summary: listed_of(summary, self._calls))
+
+
+def task_of(response: RawResponse[TaskState], calls: Calls) -> AsyncTask:
+    """Return the handle of a task that was just accepted."""
+    return AsyncTask(
+        response.parsed.task_id,
+        response.parsed,
+        response.idempotency_key,
+        response.replayed,
+        link=Link(calls),
+    )
+
+
+def result_of(details: ResultDetails, calls: Calls) -> AsyncResult:
+    """Return a result with its mask."""
+    return AsyncResult(**attrs.asdict(details, recurse=False), link=Link(calls))
+
+
+def listed_of(summary: ResultSummary, calls: Calls) -> AsyncListedResult:
+    """Return a listed result with its mask."""
+    return AsyncListedResult(**attrs.asdict(summary, recurse=False), link=Link(calls))

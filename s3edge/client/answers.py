@@ -1,0 +1,113 @@
+"""From an HTTP answer to the data in its envelope, or to an error."""
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from s3edge.client.effects import HttpReply
+from s3edge.client.errors import ERROR_OF, S3EdgeError, UnreadableAnswer
+from s3edge.client.retries import RETRIED_STATUSES, retry_after_s
+from s3edge.errors import Detail
+from s3edge.values import RateLimit
+
+
+_POLICY = re.compile(r'\s*"(?P<name>[^"]*)"\s*;\s*q=(?P<quota>\d+)\s*;\s*w=(?P<window_s>\d+)')
+"""The IETF draft's ``RateLimit-Policy``, as this API writes it."""
+
+
+def is_success(reply: HttpReply) -> bool:
+    """Return whether an answer is no error."""
+    return 200 <= reply.status < 300  # noqa: PLR2004 - RFC 9110, section 15
+
+
+def data_of(reply: HttpReply) -> Any:
+    """
+    Return what an answer carries: the envelope's ``data``, or the whole JSON where there is no envelope.
+
+    Raises:
+        UnreadableAnswer: It is no JSON: half of an answer, or something else's.
+    """
+    try:
+        answer = msgspec.json.decode(reply.body)
+    except msgspec.DecodeError:
+        raise UnreadableAnswer(
+            "The answer is cut short, or is not this API's.",
+            status=reply.status,
+            request_id=reply.headers.get("x-request-id"),
+            # What was to be said may be said again: nothing was refused.
+            retryable=True,
+        ) from None
+    if isinstance(answer, dict) and answer.keys() >= {"success", "data"}:
+        return answer["data"]
+    return answer
+
+
+def error_of(reply: HttpReply, now: datetime) -> S3EdgeError:
+    """
+    Return what an answer that is no success says.
+
+    Args:
+        reply: The answer.
+        now: What a date in ``Retry-After`` is compared with.
+    """
+    envelope = _envelope(reply.body)
+    error = envelope.get("error")
+    found: Mapping[str, Any] = error if isinstance(error, dict) else {}
+    code = found.get("code")
+    if not isinstance(code, str):
+        return _unenveloped(reply, now)
+    meta = envelope.get("meta")
+    request_id = meta.get("request_id") if isinstance(meta, dict) else None
+    return ERROR_OF.get(code, S3EdgeError)(
+        str(found.get("message", "")),
+        code=code,
+        status=reply.status,
+        request_id=request_id or reply.headers.get("x-request-id"),
+        retryable=reply.status in RETRIED_STATUSES,
+        retry_after=retry_after_s(reply.headers.get("retry-after"), now),
+        details=_details(found.get("details")),
+        policy=policy_of(reply.headers.get("ratelimit-policy")),
+    )
+
+
+def policy_of(header: str | None) -> RateLimit | None:
+    """Return the limit that a ``RateLimit-Policy`` header names."""
+    match = _POLICY.match(header or "")
+    if match is None:
+        return None
+    return RateLimit(match["name"], int(match["quota"]), int(match["window_s"]))
+
+
+def _envelope(body: bytes) -> Mapping[str, Any]:
+    try:
+        answer = msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return {}
+    return answer if isinstance(answer, dict) else {}
+
+
+def _unenveloped(reply: HttpReply, now: datetime) -> S3EdgeError:
+    """Return the error of an answer that something before the server gave."""
+    redirected = 300 <= reply.status < 400  # noqa: PLR2004 - RFC 9110, section 15
+    return UnreadableAnswer(
+        "The server redirects elsewhere, where the token does not go; set base_url to its own address."
+        if redirected
+        else f"Something answered {reply.status} that is not this API.",
+        status=reply.status,
+        request_id=reply.headers.get("x-request-id"),
+        retryable=reply.status in RETRIED_STATUSES,
+        retry_after=retry_after_s(reply.headers.get("retry-after"), now),
+    )
+
+
+def _details(found: Any) -> list[Detail]:
+    if not isinstance(found, list):
+        return []
+    return [
+        Detail(str(each.get("field", "")), str(each.get("message", "")))
+        for each in found
+        if isinstance(each, dict)
+    ]

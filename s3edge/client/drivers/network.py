@@ -1,0 +1,252 @@
+"""Run flows: two drivers, one a colour."""
+
+import asyncio
+import inspect
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, TypeAlias, TypeVar
+
+import httpx
+
+from s3edge.client.effects import Ask, Body, Effect, Flow, Gather, HttpCall, HttpReply, Sleep, Work
+from s3edge.client.errors import ConfigurationError, ConnectionFailed, TimedOut
+from s3edge.client.session import origin_of
+from s3edge.client.surroundings import Surroundings
+
+
+T = TypeVar("T")
+
+Transport: TypeAlias = httpx.BaseTransport
+AsyncTransport: TypeAlias = httpx.AsyncBaseTransport
+
+MAX_CONNECTIONS = 100
+"""A client's; calls beyond wait for one, as long as connecting may take."""
+
+_LIMITS = httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=20)
+
+_ours: ContextVar[bool] = ContextVar("s3edge_client_call", default=False)
+
+
+class _NotOurs(logging.Filter):
+    """httpx logs whole URLs, signatures too: of this client's requests it logs nothing."""
+
+    def filter(self, record: logging.LogRecord) -> bool:  # noqa: ARG002 - the signature is given
+        return not _ours.get()
+
+
+logging.getLogger("httpx").addFilter(_NotOurs())
+
+
+class Driver:
+    """
+    Runs flows in the thread that calls.
+
+    Args:
+        surroundings: Time and pauses.
+        transport: Sends the requests; by default over the network.
+    """
+
+    def __init__(self, surroundings: Surroundings, transport: Transport | None = None) -> None:
+        self._around = surroundings
+        self._http = httpx.Client(transport=transport, limits=_LIMITS)
+
+    def run(self, flow: Flow[T]) -> T:
+        """Return what a flow returns, its effects performed."""
+        try:
+            effect = next(flow)
+            while True:
+                try:
+                    outcome = self._perform(effect)
+                except Exception as error:  # noqa: BLE001 - the flow decides
+                    effect = flow.throw(error)
+                else:
+                    effect = flow.send(outcome)
+        except StopIteration as stop:
+            value: T = stop.value
+            return value
+        finally:
+            flow.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def _perform(self, effect: Effect) -> Any:
+        match effect:
+            case HttpCall():
+                with _network_errors(effect):
+                    return self._send(effect)
+            case Sleep(seconds):
+                return self._around.sleep(seconds)
+            case Ask(function):
+                asked = function()
+                return asyncio.run(_awaited(asked)) if inspect.isawaitable(asked) else asked
+            case Work(function):
+                return function()
+            case Gather():
+                message = "an asynchronous iterator needs AsyncClient"
+                raise TypeError(message)
+
+    def _send(self, call: HttpCall) -> HttpReply:
+        body = call.body
+        content = body if body is None or isinstance(body, bytes) else self._stream(call, body)
+        request = _request(self._http, call, content)
+        response = self._http.send(request, stream=True, follow_redirects=call.follows_redirects)
+        try:
+            received = _Received(call, self._around)
+            for chunk in response.iter_bytes():
+                received.add(chunk)
+        finally:
+            response.close()
+        return received.reply(response)
+
+    def _stream(self, call: HttpCall, body: Body) -> Iterator[bytes]:
+        sent = 0
+        for chunk in body.chunks():
+            _check_deadline(call, self._around)
+            yield chunk
+            sent += len(chunk)
+            body.sent(sent)
+
+
+class AsyncDriver:
+    """
+    Runs flows on asyncio's event loop.
+
+    Args:
+        surroundings: Time and pauses.
+        transport: Sends the requests; by default over the network.
+    """
+
+    def __init__(self, surroundings: Surroundings, transport: AsyncTransport | None = None) -> None:
+        self._around = surroundings
+        self._http = httpx.AsyncClient(transport=transport, limits=_LIMITS)
+
+    async def run(self, flow: Flow[T]) -> T:
+        """Return what a flow returns, its effects performed."""
+        try:
+            effect = next(flow)
+            while True:
+                try:
+                    outcome = await self._perform(effect)
+                except Exception as error:  # noqa: BLE001 - the flow decides
+                    effect = flow.throw(error)
+                else:
+                    effect = flow.send(outcome)
+        except StopIteration as stop:
+            value: T = stop.value
+            return value
+        finally:
+            flow.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def _perform(self, effect: Effect) -> Any:
+        match effect:
+            case HttpCall():
+                left_s = effect.deadline - self._around.monotonic()
+                with _network_errors(effect):
+                    async with asyncio.timeout(left_s):
+                        return await self._send(effect)
+            case Sleep(seconds):
+                return await self._around.async_sleep(seconds)
+            case Ask(function):
+                asked = function()
+                return await asked if inspect.isawaitable(asked) else asked
+            case Work(function):
+                return await asyncio.to_thread(function)
+            case Gather(chunks, write):
+                async for chunk in chunks:
+                    write(chunk)
+                return None
+
+    async def _send(self, call: HttpCall) -> HttpReply:
+        body = call.body
+        content = body if body is None or isinstance(body, bytes) else self._stream(call, body)
+        request = _request(self._http, call, content)
+        response = await self._http.send(
+            request, stream=True, follow_redirects=call.follows_redirects
+        )
+        try:
+            received = _Received(call, self._around)
+            async for chunk in response.aiter_bytes():
+                received.add(chunk)
+        finally:
+            await response.aclose()
+        return received.reply(response)
+
+    async def _stream(self, call: HttpCall, body: Body) -> AsyncIterator[bytes]:
+        sent = 0
+        chunks = body.chunks()
+        # Reading a file may block, and the event loop must not.
+        while chunk := await asyncio.to_thread(next, chunks, b""):
+            _check_deadline(call, self._around)
+            yield chunk
+            sent += len(chunk)
+            body.sent(sent)
+
+
+class _Received:
+    """An answer's body as it comes in, held to the call's limits."""
+
+    def __init__(self, call: HttpCall, surroundings: Surroundings) -> None:
+        self._call = call
+        self._around = surroundings
+        self._content = bytearray()
+
+    def add(self, chunk: bytes) -> None:
+        _check_deadline(self._call, self._around)
+        self._content += chunk
+        if len(self._content) > self._call.max_bytes:
+            raise ConnectionFailed(
+                f"The answer is longer than {self._call.max_bytes // 1024**2} MiB."
+            )
+
+    def reply(self, response: httpx.Response) -> HttpReply:
+        return HttpReply(response.status_code, dict(response.headers), bytes(self._content))
+
+
+async def _awaited(value: Any) -> Any:
+    return await value
+
+
+def _request(http: httpx.Client | httpx.AsyncClient, call: HttpCall, content: Any) -> httpx.Request:
+    headers = dict(call.headers)
+    if call.body is not None and not isinstance(call.body, bytes):
+        # Else httpx would send it in chunks of unknown number.
+        headers["content-length"] = str(call.body.size_bytes)
+    timeout = httpx.Timeout(call.read_s, connect=call.connect_s, pool=call.connect_s)
+    return http.build_request(
+        call.method, call.url, headers=headers, content=content, timeout=timeout
+    )
+
+
+def _check_deadline(call: HttpCall, surroundings: Surroundings) -> None:
+    if surroundings.monotonic() >= call.deadline:
+        raise TimedOut("The call did not end in time.", retryable=True)
+
+
+@contextmanager
+def _network_errors(call: HttpCall) -> Iterator[None]:
+    """Turn httpx's errors into the client's own, which name no more of a URL than its origin."""
+    scheme, host, port = origin_of(call.url)
+    place = f"{scheme}://{host}:{port}"
+    token = _ours.set(True)
+    try:
+        yield
+    except (httpx.TimeoutException, TimeoutError) as error:
+        raise TimedOut(
+            f"{place} did not answer in time ({type(error).__name__}).", retryable=True
+        ) from None
+    except httpx.RequestError as error:
+        raise ConnectionFailed(
+            f"{place} cannot be reached, or broke off ({type(error).__name__}).", retryable=True
+        ) from None
+    except httpx.InvalidURL:
+        raise ConfigurationError("The URL cannot be used.") from None
+    finally:
+        _ours.reset(token)

@@ -1,0 +1,175 @@
+"""What all calls of a client share: where the server is, who asks, and how patient they are."""
+
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeAlias
+from urllib.parse import urlsplit
+
+from attrs import define, evolve, field, frozen
+
+from s3edge.client.effects import Flow, ask
+from s3edge.client.errors import ConfigurationError
+from s3edge.client.surroundings import Surroundings
+
+
+BASE_URL_VARIABLE = "S3EDGE_BASE_URL"
+TOKEN_VARIABLE = "S3EDGE_TOKEN"  # noqa: S105 - the name, not the token
+
+IN_PROCESS_URL = "http://s3edge.test"
+"""Where an application in this process is, by default (RFC 6761, section 6.2: nobody else is there)."""
+
+MAX_RETRIES = 4
+"""By default, besides the first attempt."""
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
+Token: TypeAlias = str | Callable[[], str] | Callable[[], Awaitable[str]]
+"""An access token, or what returns one: called at first use, and again once on a 401."""
+
+
+@frozen
+class Timeout:
+    """
+    How long a call may take.
+
+    Attributes:
+        connect: For a connection, in seconds.
+        read: For the next sign of life of the server's, in seconds.
+        total: For the call with all its retries, in seconds.
+    """
+
+    connect: float = 5.0
+    read: float = 60.0
+    total: float = 300.0
+
+
+@define
+class TokenHolder:
+    """
+    The token that is in use, and where the next one comes from.
+
+    Attributes:
+        source: What the user gave.
+    """
+
+    source: Token | None = field(repr=False)
+    _current: str | None = field(default=None, init=False, repr=False)
+
+    @property
+    def can_renew(self) -> bool:
+        """Whether there may be another token than the one in use."""
+        return callable(self.source)
+
+    def current(self) -> Flow[str | None]:
+        """Return the token in use."""
+        if not callable(self.source):
+            return self.source
+        if self._current is None:
+            self._current = yield from ask(self.source)
+        return self._current
+
+    def renewed(self, refused: str | None) -> Flow[str | None]:
+        """Return a token in the place of one that was refused, which somebody else may have done."""
+        if self._current == refused:
+            self._current = None
+        return (yield from self.current())
+
+
+@frozen
+class Session:
+    """
+    One client's settings.
+
+    Attributes:
+        base_url: Where the server is, with the prefix it is mounted under, without a slash at the end.
+        token: Who asks.
+        timeout: How long a call may take.
+        max_retries: How often a call is repeated at the most.
+        headers: Sent with every call to the server itself.
+        surroundings: Time, chance and pauses.
+    """
+
+    base_url: str
+    token: TokenHolder
+    timeout: Timeout = Timeout()
+    max_retries: int = MAX_RETRIES
+    headers: Mapping[str, str] = field(factory=dict, repr=False)
+    surroundings: Surroundings = field(factory=Surroundings, repr=False)
+
+    def with_options(
+        self,
+        *,
+        timeout: Timeout | float | None,
+        max_retries: int | None,
+        headers: Mapping[str, str] | None,
+    ) -> "Session":
+        """Return the same settings but for those that are given."""
+        return evolve(
+            self,
+            timeout=self.timeout if timeout is None else as_timeout(timeout),
+            max_retries=self.max_retries if max_retries is None else max_retries,
+            headers={**self.headers, **(headers or {})},
+        )
+
+    def url_of(self, target: str) -> str:
+        """Return the absolute URL of a path; one that is absolute already stays what it is."""
+        return target if "://" in target else f"{self.base_url}/{target.lstrip('/')}"
+
+    def is_own(self, url: str) -> bool:
+        """Return whether a URL is of the server's own origin: only there may a token go."""
+        return origin_of(url) == origin_of(self.base_url)
+
+
+def open_session(
+    *,
+    base_url: str | None,
+    token: Token | None,
+    timeout: Timeout | float | None,
+    max_retries: int,
+    headers: Mapping[str, str] | None,
+    surroundings: Surroundings | None,
+) -> Session:
+    """
+    Return a session from what a user gave and, where they gave nothing, the environment.
+
+    Raises:
+        ConfigurationError: There is no address, or it is none.
+    """
+    address = base_url or os.environ.get(BASE_URL_VARIABLE)
+    if not address:
+        raise ConfigurationError(
+            f"There is no address of a server; give base_url= or set {BASE_URL_VARIABLE}."
+        )
+    parts = urlsplit(address)
+    try:
+        origin_of(address)
+    except ValueError:
+        raise ConfigurationError("The port in the address of the server is no number.") from None
+    if parts.scheme not in DEFAULT_PORTS or not parts.hostname:
+        raise ConfigurationError("The address of the server must begin with http:// or https://.")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ConfigurationError(
+            "The address of the server must be without user, password, query and fragment."
+        )
+    return Session(
+        base_url=address.rstrip("/"),
+        token=TokenHolder(token or os.environ.get(TOKEN_VARIABLE) or None),
+        timeout=as_timeout(timeout),
+        max_retries=max_retries,
+        headers=dict(headers or {}),
+        surroundings=surroundings or Surroundings(),
+    )
+
+
+def as_timeout(timeout: Timeout | float | None) -> Timeout:
+    """Return a time-out; a number is the total one."""
+    if timeout is None:
+        return Timeout()
+    return timeout if isinstance(timeout, Timeout) else Timeout(total=float(timeout))
+
+
+def origin_of(url: str) -> tuple[str, str, int | None]:
+    """Return scheme, host and port of a URL (RFC 6454, section 4)."""
+    parts = urlsplit(url)
+    scheme = parts.scheme.lower()
+    return scheme, (parts.hostname or "").lower(), parts.port or DEFAULT_PORTS.get(scheme)
