@@ -62,9 +62,9 @@ class AsyncMask:
     """
 
     result_id: UUID
-    _url: str | None = field(repr=False, eq=False)
-    _link: Link[Calls] = field(repr=False, eq=False)
-    _png: bytes | None = field(default=None, repr=False, eq=False)
+    _url: str | None = field(alias="url", repr=False, eq=False)
+    _link: Link[Calls] = field(alias="link", repr=False, eq=False)
+    _png: bytes | None = field(alias="png", default=None, repr=False, eq=False)
 
     async def read(self) -> bytes:
         """
@@ -122,7 +122,7 @@ class AsyncResult(ResultDetails):
         mask: Downloaded when it is first needed.
     """
 
-    _link: Link[Calls] = field(kw_only=True, repr=False, eq=False)
+    _link: Link[Calls] = field(alias="link", kw_only=True, repr=False, eq=False)
     mask: AsyncMask = field(
         init=False,
         repr=False,
@@ -142,7 +142,7 @@ class AsyncListedResult(ResultSummary):
         mask: Downloaded when it is first needed.
     """
 
-    _link: Link[Calls] = field(kw_only=True, repr=False, eq=False)
+    _link: Link[Calls] = field(alias="link", kw_only=True, repr=False, eq=False)
     mask: AsyncMask = field(
         init=False,
         repr=False,
@@ -170,7 +170,9 @@ class AsyncTask(TaskHandle):
         replayed: Whether the answer repeated an earlier one of the same key, so that nothing was charged.
     """
 
-    _link: Link[Calls] = field(factory=Link, kw_only=True, repr=False, eq=False)
+    _link: Link[Calls] = field(
+        alias="link", factory=Link[Calls], kw_only=True, repr=False, eq=False
+    )
 
     async def refresh(self) -> TaskState:
         """Ask how the task stands now."""

@@ -9,6 +9,7 @@ import msgspec
 
 from s3edge.client.effects import HttpReply
 from s3edge.client.errors import ERROR_OF, S3EdgeError, UnreadableAnswer
+from s3edge.client.json_values import as_array, as_object
 from s3edge.client.retries import RETRIED_STATUSES, retry_after_s
 from s3edge.errors import Detail
 from s3edge.values import RateLimit
@@ -40,9 +41,8 @@ def data_of(reply: HttpReply) -> Any:
             # What was to be said may be said again: nothing was refused.
             retryable=True,
         ) from None
-    if isinstance(answer, dict) and answer.keys() >= {"success", "data"}:
-        return answer["data"]
-    return answer
+    envelope = as_object(answer)
+    return envelope["data"] if envelope.keys() >= {"success", "data"} else answer
 
 
 def error_of(reply: HttpReply, now: datetime) -> S3EdgeError:
@@ -54,13 +54,11 @@ def error_of(reply: HttpReply, now: datetime) -> S3EdgeError:
         now: What a date in ``Retry-After`` is compared with.
     """
     envelope = _envelope(reply.body)
-    error = envelope.get("error")
-    found: Mapping[str, Any] = error if isinstance(error, dict) else {}
+    found = as_object(envelope.get("error"))
     code = found.get("code")
     if not isinstance(code, str):
         return _unenveloped(reply, now)
-    meta = envelope.get("meta")
-    request_id = meta.get("request_id") if isinstance(meta, dict) else None
+    request_id = as_object(envelope.get("meta")).get("request_id")
     return ERROR_OF.get(code, S3EdgeError)(
         str(found.get("message", "")),
         code=code,
@@ -83,10 +81,9 @@ def policy_of(header: str | None) -> RateLimit | None:
 
 def _envelope(body: bytes) -> Mapping[str, Any]:
     try:
-        answer = msgspec.json.decode(body)
+        return as_object(msgspec.json.decode(body))
     except msgspec.DecodeError:
         return {}
-    return answer if isinstance(answer, dict) else {}
 
 
 def _unenveloped(reply: HttpReply, now: datetime) -> S3EdgeError:
@@ -104,10 +101,7 @@ def _unenveloped(reply: HttpReply, now: datetime) -> S3EdgeError:
 
 
 def _details(found: Any) -> list[Detail]:
-    if not isinstance(found, list):
-        return []
     return [
         Detail(str(each.get("field", "")), str(each.get("message", "")))
-        for each in found
-        if isinstance(each, dict)
+        for each in map(as_object, as_array(found))
     ]

@@ -50,8 +50,8 @@ class Request:
 
     method: str
     target: str = field(repr=False)
-    query: Mapping[str, object] = field(factory=dict, repr=False)
-    headers: Mapping[str, str] = field(factory=dict, repr=False)
+    query: Mapping[str, object] = field(factory=dict[str, object], repr=False)
+    headers: Mapping[str, str] = field(factory=dict[str, str], repr=False)
     body: bytes | Body | None = field(default=None, repr=False)
     idempotency_key: str | None = None
     needs_token: bool = True

@@ -15,6 +15,7 @@ import msgspec
 from attrs import field, frozen
 
 from s3edge.client.errors import UnreadableAnswer
+from s3edge.client.json_values import as_array, as_object
 from s3edge.values import RateLimit, TaskStatus
 
 
@@ -26,7 +27,7 @@ ENDED = frozenset({TaskStatus.DONE.value, TaskStatus.ERROR.value})
 
 
 def _extra() -> Any:
-    return field(factory=dict, eq=False, kw_only=True)
+    return field(factory=dict[str, Any], eq=False, kw_only=True)
 
 
 @frozen
@@ -160,7 +161,7 @@ class Account:
     user_id: UUID
     tier: str
     credits: int
-    rate_limits: Mapping[str, RateLimit] = field(factory=dict)
+    rate_limits: Mapping[str, RateLimit] = field(factory=dict[str, RateLimit])
     extra: Mapping[str, Any] = _extra()
 
 
@@ -225,12 +226,11 @@ def decode(kind: type[T], data: object) -> T:
     Raises:
         UnreadableAnswer: A field is missing, or is something else than it should be.
     """
-    if not isinstance(data, dict):
-        raise UnreadableAnswer(f"The server sent no {kind.__name__}.")
     # `attrs.fields` asks for a class of attrs, which a type variable cannot say.
     names = {each.name for each in attrs.fields(kind)} - {"extra"}  # type: ignore[arg-type]
-    known = {name: value for name, value in data.items() if name in names}
-    known["extra"] = {name: value for name, value in data.items() if name not in names}
+    sent = as_object(data)
+    known = {name: value for name, value in sent.items() if name in names}
+    known["extra"] = {name: value for name, value in sent.items() if name not in names}
     try:
         return msgspec.convert(known, kind)
     except msgspec.ValidationError as error:
@@ -239,21 +239,18 @@ def decode(kind: type[T], data: object) -> T:
 
 def decode_account(data: object) -> Account:
     """Return the data of an account; likewise."""
-    if isinstance(data, dict):
-        limits = {
-            name: {"name": name, "quota": limit["limit"], "window_s": limit["window_s"]}
-            for name, limit in (data.get("rate_limits") or {}).items()
-        }
-        data = {**data, "rate_limits": limits}
-    return decode(Account, data)
+    sent = as_object(data)
+    limits = {
+        name: {"name": name, "quota": limit.get("limit"), "window_s": limit.get("window_s")}
+        for name, limit in as_object(sent.get("rate_limits")).items()
+    }
+    return decode(Account, {**sent, "rate_limits": limits})
 
 
 def decode_page(data: object) -> Page[ResultSummary]:
     """Return the data of a page of results; likewise."""
-    if not isinstance(data, dict) or not isinstance(data.get("results"), list):
+    sent = as_object(data)
+    if "results" not in sent:
         raise UnreadableAnswer("The server sent no list of results.")
-    return Page(
-        [decode(ResultSummary, item) for item in data["results"]],
-        data.get("total", 0),
-        data.get("next_cursor"),
-    )
+    results = [decode(ResultSummary, item) for item in as_array(sent["results"])]
+    return Page(results, sent.get("total", 0), sent.get("next_cursor"))

@@ -93,7 +93,7 @@ class Session:
     token: TokenHolder
     timeout: Timeout = Timeout()
     max_retries: int = MAX_RETRIES
-    headers: Mapping[str, str] = field(factory=dict, repr=False)
+    headers: Mapping[str, str] = field(factory=dict[str, str], repr=False)
     surroundings: Surroundings = field(factory=Surroundings, repr=False)
 
     def with_options(

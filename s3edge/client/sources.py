@@ -3,10 +3,10 @@
 import io
 import os
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
-from typing import IO, Any, Protocol, TypeAlias, runtime_checkable
+from typing import IO, Any, Protocol, TypeAlias, TypeGuard, cast, runtime_checkable
 
 from attrs import field, frozen
 
@@ -18,6 +18,9 @@ from s3edge.rules.images import CONTENT_TYPES, MAX_IMAGE_BYTES, SNIFF_BYTES, sni
 
 SPOOLED_BYTES = 1024 * 1024
 """Of an iterator this much is kept in memory, and the rest on disk."""
+
+READ_BYTES = 64 * 1024
+"""How much of a pipe is asked for at once."""
 
 
 @runtime_checkable
@@ -36,7 +39,6 @@ ImageSource: TypeAlias = (
     | os.PathLike[str]
     | bytes
     | bytearray
-    | memoryview
     | IO[bytes]
     | Iterable[bytes]
     | AsyncIterable[bytes]
@@ -79,7 +81,7 @@ def content_of(source: ImageSource, resources: ExitStack) -> Flow[Content]:
     if isinstance(source, str | os.PathLike):
         path = Path(source)
         return (yield from work(lambda: _examined(lambda: path.open("rb"), str(path.name))))
-    if isinstance(source, bytes | bytearray | memoryview):
+    if isinstance(source, bytes | bytearray):
         held = bytes(source)
         return _examined(lambda: io.BytesIO(held), "the image")
     if isinstance(source, SavesImage):
@@ -103,8 +105,8 @@ def _new_spool() -> AbstractContextManager[Spool]:
 
 
 def _bounded_write(spool: Spool) -> Callable[[bytes], object]:
-    def write(chunk: bytes) -> None:
-        if not isinstance(chunk, bytes | bytearray | memoryview):
+    def write(chunk: object) -> None:
+        if not isinstance(chunk, bytes | bytearray):
             raise _invalid("what is uploaded must be bytes; open files with 'rb'")
         if spool.tell() + len(chunk) > MAX_IMAGE_BYTES:
             raise too_large("the image")
@@ -118,27 +120,32 @@ def _drain(chunks: Iterable[bytes], write: Callable[[bytes], object]) -> None:
         write(chunk)
 
 
-def _chunks_of(source: object) -> Iterable[bytes]:
-    read = getattr(source, "read", None)
-    if callable(read):
-        return iter(lambda: read(SNIFF_BYTES * 4096), b"")
+def _chunks_of(source: Any) -> Iterable[bytes]:
+    if hasattr(source, "read"):
+        return _read_to_end(source)
     if isinstance(source, Iterable):
-        return source
+        return cast("Iterable[bytes]", source)
     raise _invalid(f"{type(source).__name__} cannot be uploaded; give a path, bytes or a file")
 
 
-def _is_seekable(source: object) -> bool:
+def _read_to_end(file: IO[bytes]) -> Iterator[bytes]:
+    while chunk := file.read(READ_BYTES):
+        yield chunk
+
+
+def _is_seekable(source: object) -> TypeGuard[IO[bytes]]:
     seekable = getattr(source, "seekable", None)
     return hasattr(source, "read") and callable(seekable) and bool(seekable())
 
 
-def _examined_file(file: Any) -> Content:
+def _examined_file(file: IO[bytes]) -> Content:
     """Look at a file from where it stands; it stays the user's, and open."""
     start = file.tell()
 
-    def reopened() -> AbstractContextManager[IO[bytes]]:
+    @contextmanager
+    def reopened() -> Iterator[IO[bytes]]:
         file.seek(start)
-        return nullcontext(file)
+        yield file
 
     return _examined(reopened, "the image")
 
@@ -147,7 +154,7 @@ def _examined(open_: Callable[[], AbstractContextManager[IO[bytes]]], name: str)
     try:
         with open_() as file:
             start = file.tell()
-            first = file.read(SNIFF_BYTES)
+            first: Any = file.read(SNIFF_BYTES)
             if not isinstance(first, bytes):
                 raise _invalid("what is uploaded must be bytes; open files with 'rb'")
             size_bytes = file.seek(0, io.SEEK_END) - start

@@ -61,9 +61,9 @@ class Mask:
     """
 
     result_id: UUID
-    _url: str | None = field(repr=False, eq=False)
-    _link: Link[Calls] = field(repr=False, eq=False)
-    _png: bytes | None = field(default=None, repr=False, eq=False)
+    _url: str | None = field(alias="url", repr=False, eq=False)
+    _link: Link[Calls] = field(alias="link", repr=False, eq=False)
+    _png: bytes | None = field(alias="png", default=None, repr=False, eq=False)
 
     def read(self) -> bytes:
         """
@@ -118,7 +118,7 @@ class Result(ResultDetails):
         mask: Downloaded when it is first needed.
     """
 
-    _link: Link[Calls] = field(kw_only=True, repr=False, eq=False)
+    _link: Link[Calls] = field(alias="link", kw_only=True, repr=False, eq=False)
     mask: Mask = field(
         init=False,
         repr=False,
@@ -138,7 +138,7 @@ class ListedResult(ResultSummary):
         mask: Downloaded when it is first needed.
     """
 
-    _link: Link[Calls] = field(kw_only=True, repr=False, eq=False)
+    _link: Link[Calls] = field(alias="link", kw_only=True, repr=False, eq=False)
     mask: Mask = field(
         init=False,
         repr=False,
@@ -166,7 +166,9 @@ class Task(TaskHandle):
         replayed: Whether the answer repeated an earlier one of the same key, so that nothing was charged.
     """
 
-    _link: Link[Calls] = field(factory=Link, kw_only=True, repr=False, eq=False)
+    _link: Link[Calls] = field(
+        alias="link", factory=Link[Calls], kw_only=True, repr=False, eq=False
+    )
 
     def refresh(self) -> TaskState:
         """Ask how the task stands now."""
