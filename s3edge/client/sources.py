@@ -27,7 +27,10 @@ READ_BYTES = 64 * 1024
 class SavesImage(Protocol):
     """An image of Pillow's, or what saves itself like one."""
 
-    mode: str
+    @property
+    def mode(self) -> str:
+        """How its pixels are kept; files have one as well, and save nothing."""
+        ...
 
     def save(self, fp: Any, format: str | None = None) -> object:  # noqa: A002 - Pillow's name
         """Write the image to a file."""

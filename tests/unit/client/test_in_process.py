@@ -1,0 +1,160 @@
+"""Both clients reach the real application in this process, over ASGI and over WSGI."""
+
+from collections.abc import AsyncIterator, Iterable, MutableMapping
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from PIL import Image
+from starlette.applications import Starlette
+
+from s3edge.client import (
+    AsyncClient,
+    Client,
+    ConfigurationError,
+    InsufficientCredits,
+    InvalidRequest,
+    NotFound,
+)
+from s3edge.testing import MemoryDeployment, memory_deployment
+from s3edge.values import Tier, User
+from s3edge_starlette import create_app
+
+
+BASE_URL = "http://s3edge.test"
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def deployment() -> MemoryDeployment:
+    """Return a deployment in memory; the client's app runs it."""
+    return memory_deployment(BASE_URL)
+
+
+@pytest.fixture
+def token(deployment: MemoryDeployment) -> str:
+    """Return a token of a user with 100 credits."""
+    return deployment.authenticator.issue(User(uuid4(), Tier.PRO))
+
+
+@pytest.fixture
+def picture() -> Image.Image:
+    """Return a picture whose left half is bright."""
+    picture = Image.new("RGB", (8, 6))
+    picture.paste((255, 255, 255), (0, 0, 4, 6))
+    return picture
+
+
+def test_the_whole_way(deployment: MemoryDeployment, token: str, picture: Image.Image) -> None:
+    """Upload, segment, wait, mask, list, account; and what the application refuses."""
+    with Client.for_app(create_app(deployment.web), token=token) as client:
+        image = client.upload(picture)
+        assert (image.width, image.height, image.content_type) == (8, 6, "image/png")
+        task = client.segment(image, "what is bright")
+        result = task.wait(timeout=30)
+        assert (result.id, result.status, result.text_prompt) == (task.id, "done", "what is bright")
+        assert result.mask.to_numpy()[:, :4].all()
+        assert not result.mask.to_numpy()[:, 4:].any()
+        listed = next(iter(client.results()))
+        assert (listed.id, listed.mask.read()) == (task.id, result.mask.read())
+        assert listed.read() == result
+        assert client.segment(image.image_url, "what is bright").wait(timeout=30).status == "done"
+        assert client.me().credits == 98
+        with pytest.raises(InvalidRequest) as refusal:
+            client.segment(image, " ")
+        assert refusal.value.details[0].field == "text_prompt"
+        with pytest.raises(NotFound):
+            client.segment(uuid4(), "x")
+        for _ in range(98):
+            client.segment(image, "x")
+        with pytest.raises(InsufficientCredits):
+            client.segment(image, "x")
+        assert client.me().credits == 0
+
+
+async def test_the_whole_way_awaited(
+    deployment: MemoryDeployment, token: str, picture: Image.Image
+) -> None:
+    """The same by the other client."""
+    async with AsyncClient.for_app(create_app(deployment.web), token=token) as client:
+        image = await client.upload(picture)
+        task = await client.segment(image, "what is bright")
+        result = await task.wait(timeout=30)
+        assert (await result.mask.to_numpy())[:, :4].all()
+        listed = [result async for result in client.results()]
+        assert [each.id for each in listed] == [task.id]
+        assert await listed[0].read() == result
+        assert (await client.me()).credits == 99
+
+
+async def test_a_host_may_run_the_lifespan(
+    deployment: MemoryDeployment, token: str, picture: Image.Image
+) -> None:
+    """Then the client leaves it alone."""
+    app = create_app(deployment.web, runs_gateway=False)
+    async with (
+        deployment.gateway.running(),
+        AsyncClient.for_app(app, token=token, runs_lifespan=False) as client,
+    ):
+        task = await client.segment(await client.upload(picture), "bright")
+        assert (await task.wait(timeout=30)).status == "done"
+
+
+def test_the_lifespan_is_the_clients(deployment: MemoryDeployment, token: str) -> None:
+    """It begins with the first call and ends with the client, once, whoever has other options."""
+    events: list[str] = []
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        events.append("up")
+        yield
+        events.append("down")
+
+    app = create_app(deployment.web, runs_gateway=False)
+    app.router.lifespan_context = lifespan
+    with Client.for_app(app, token=token) as client:
+        assert events == []
+        client.me()
+        with client.with_options(max_retries=0) as other:
+            other.me()
+        assert events == ["up"]
+    assert events == ["up", "down"]
+
+
+def test_an_application_that_cannot_start_says_so(token: str) -> None:
+    """With its own words."""
+
+    def connect() -> None:
+        message = "no database"
+        raise RuntimeError(message)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        connect()
+        yield
+
+    with (
+        Client.for_app(Starlette(lifespan=lifespan), token=token) as client,
+        pytest.raises(ConfigurationError, match="no database"),
+    ):
+        client.me()
+
+
+def wsgi(environ: MutableMapping[str, Any], start_response: Any) -> Iterable[bytes]:
+    """Answer as a WSGI application that says what it was asked."""
+    start_response("200 OK", [("Content-Type", "application/json")])
+    body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)).decode()
+    asked = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}"
+    token = environ["HTTP_AUTHORIZATION"]
+    return [f'{{"asked": "{asked}", "token": "{token}", "body": {body or "null"}}}'.encode()]
+
+
+async def test_a_wsgi_application_is_reached_by_both() -> None:
+    """With method, path, headers and body."""
+    expected = {"asked": "POST /x", "token": "Bearer t", "body": {"a": 1}}
+    with Client.for_app(wsgi, token="t") as client:
+        assert client.request("POST", "/x", json={"a": 1}).parsed == expected
+    async with AsyncClient.for_app(wsgi, token="t") as awaited:
+        assert (await awaited.request("POST", "/x", json={"a": 1})).parsed == expected
