@@ -1,6 +1,6 @@
 """``s3edge segment``."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -9,13 +9,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from s3edge.cli.options import Failed, with_environment
-from s3edge.cli.overlay import is_empty, save_overlay
-from s3edge.cli.remote import Progress as ProgressCallback
-from s3edge.cli.remote import Remote
 from s3edge.cli.serve import DEFAULT_HOST, DEFAULT_PORT
+from s3edge.client import Client, ConnectionFailed, Result, S3EdgeError, TaskFailed, WaitTimeout
 
 
 DEFAULT_URL = f"http://{DEFAULT_HOST}:{DEFAULT_PORT}"
+
+ShowProgress = Callable[[str, float], None]
+"""Told the stage and how much of it is done, from 0 to 1."""
 
 
 @click.command()
@@ -52,30 +53,57 @@ def segment_to_files(url: str, token: str, image: Path, prompt: str, mask: Path)
     Raises:
         Failed: Says what went wrong.
     """
-    with Remote(url, token) as remote, _progress_bar() as progress:
-        segmented = remote.segment(image, prompt, progress)
+    try:
+        with Client(base_url=url, token=token) as client, _progress_bar() as show:
+            result = _segmented(client, image, prompt, show)
+            chosen = result.mask.to_pil()
+    except S3EdgeError as error:
+        raise Failed(_words_on(error, url)) from None
     overlay = mask.with_name(mask.name.removesuffix(".png").removesuffix(".mask") + ".overlay.png")
     try:
         mask.parent.mkdir(parents=True, exist_ok=True)
-        mask.write_bytes(segmented.mask_png)
-        save_overlay(image, mask, overlay)
+        result.mask.save(mask)
+        result.mask.overlay(image).save(overlay, "PNG")
     except OSError as error:
         raise Failed(f"the mask could not be saved: {error}") from None
-    metadata = segmented.result["metadata"]
+    metadata = result.metadata
     click.echo(
-        f"{prompt!r}: {', '.join(map(str, segmented.result['labels']))};"
+        f"{prompt!r}: {', '.join(map(str, result.labels))};"
         f" confidence {metadata['confidence']:.2f}, {metadata['inference_time_ms']:.0f} ms"
         f" by {metadata.get('model_version', 'an unnamed model')}",
         err=True,
     )
-    if is_empty(mask):
+    if chosen.getbbox() is None:
         click.echo("Nothing was found: the mask is empty.", err=True)
     click.echo(mask.absolute())
     click.echo(overlay.absolute())
 
 
+def _segmented(client: Client, image: Path, prompt: str, show: ShowProgress) -> Result:
+    uploaded = client.upload(
+        image, on_progress=lambda sent, total: show("uploading", sent / max(1, total))
+    )
+    show("segmenting", 0.0)
+    result = client.segment(uploaded, prompt).wait()
+    show("segmenting", 1.0)
+    return result
+
+
+def _words_on(error: S3EdgeError, url: str) -> str:
+    """Return what went wrong, and what to do about it."""
+    match error:
+        case ConnectionFailed():
+            return f"{error.message} Is the server at {url} running? Start one with: s3edge dev"
+        case TaskFailed():
+            return f"the segmentation failed and was refunded: {error.message}"
+        case WaitTimeout():
+            return f"{error.message} Look again later."
+        case _:
+            return str(error)
+
+
 @contextmanager
-def _progress_bar() -> Iterator[ProgressCallback]:
+def _progress_bar() -> Iterator[ShowProgress]:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description:<10}"),

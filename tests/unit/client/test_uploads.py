@@ -175,8 +175,8 @@ def test_too_large_an_image_is_refused_before_a_byte_is_sent(
 @pytest.mark.parametrize(
     ("source", "says"),
     [
-        (b"", "not an image"),
-        (b"GIF89a" + bytes(100), "png, jpeg, webp"),
+        (b"", "not a PNG"),
+        (b"GIF89a" + bytes(100), "PNG, JPEG or WebP"),
         (io.StringIO("text"), "'rb'"),
         (["text"], "'rb'"),
         ("/no/such/file", "cannot be read: No such file"),
