@@ -35,6 +35,7 @@ check: $(VENV)/.installed-test $(VENV)/.installed-check docs
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	.ci/pyright
 
 docs: $(VENV)/.installed-check
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky -q -b html docs docs/_build

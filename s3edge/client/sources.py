@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
@@ -146,7 +146,7 @@ def _examined_file(file: IO[bytes]) -> Content:
     start = file.tell()
 
     @contextmanager
-    def reopened() -> Iterator[IO[bytes]]:
+    def reopened() -> Generator[IO[bytes], None, None]:
         file.seek(start)
         yield file
 

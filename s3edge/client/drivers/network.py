@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeAlias, TypeVar
@@ -231,7 +231,7 @@ def _check_deadline(call: HttpCall, surroundings: Surroundings) -> None:
 
 
 @contextmanager
-def _network_errors(call: HttpCall) -> Iterator[None]:
+def _network_errors(call: HttpCall) -> Generator[None, None, None]:
     """Turn httpx's errors into the client's own, which name no more of a URL than its origin."""
     scheme, host, port = origin_of(call.url)
     place = f"{scheme}://{host}:{port}"

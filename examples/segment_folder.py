@@ -1,0 +1,183 @@
+"""
+Segments every image of a folder, several at a time; run it again to go on where it was ended.
+
+Needs ``s3edge[client]`` and ``rich``, and ``S3EDGE_BASE_URL`` and ``S3EDGE_TOKEN`` in the environment::
+
+    python segment_folder.py photos masks "the red car" --at-once 4
+
+In the place of each mask that is not there yet stands a note of what was asked for. So whatever ends
+this program, a power cut too, the next run asks for nothing that was paid for already.
+"""
+
+import argparse
+import asyncio
+import hashlib
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from uuid import UUID
+
+import msgspec
+from attrs import evolve, frozen
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from s3edge.client import (
+    AsyncClient,
+    AsyncTask,
+    AuthInvalid,
+    AuthRequired,
+    ConfigurationError,
+    InsufficientCredits,
+    S3EdgeError,
+    TaskFailed,
+)
+
+
+SUFFIXES = frozenset({".jpeg", ".jpg", ".png", ".webp"})
+
+HOPELESS = (AuthInvalid, AuthRequired, ConfigurationError, InsufficientCredits)
+"""What every other image would meet as well."""
+
+
+@frozen
+class Note:
+    """
+    What was asked for on behalf of one image.
+
+    Attributes:
+        prompt: What to segment.
+        image_id: The image, once it is uploaded.
+        task_id: The segmentation, once it is accepted.
+    """
+
+    prompt: str
+    image_id: UUID | None = None
+    task_id: UUID | None = None
+
+    @property
+    def key(self) -> str:
+        """The idempotency key: the same in every run, so that a repeat is not charged."""
+        return hashlib.sha256(f"{self.image_id} {self.prompt}".encode()).hexdigest()
+
+
+def read_note(path: Path, prompt: str) -> Note:
+    """Return the note of an earlier run, or an empty one; what another prompt asked for is not ours."""
+    try:
+        note = msgspec.json.decode(path.read_bytes(), type=Note)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return Note(prompt)
+    return note if note.prompt == prompt else Note(prompt, note.image_id)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is there as a whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(content)
+    partial.replace(path)
+
+
+def note_of(mask: Path) -> Path:
+    """Return where the note stands until there is a mask."""
+    return mask.with_name(mask.name + ".note")
+
+
+async def accepted(client: AsyncClient, image: Path, note_path: Path, prompt: str) -> AsyncTask:
+    """Return the task of an image, uploading and asking only for what no run has asked for yet."""
+    note = read_note(note_path, prompt)
+    if note.task_id is not None:
+        return client.task(note.task_id)
+    if note.image_id is None:
+        uploaded = await client.upload(image)
+        note = evolve(note, image_id=uploaded.image_id)
+        write_whole(note_path, msgspec.json.encode(note))
+    assert note.image_id is not None  # noqa: S101 - for the type checker
+    # Was this program ended right behind the next line, then the key finds the task that was paid for.
+    task = await client.segment(note.image_id, prompt, idempotency_key=note.key)
+    write_whole(note_path, msgspec.json.encode(evolve(note, task_id=task.id)))
+    return task
+
+
+async def segment(client: AsyncClient, image: Path, mask: Path, prompt: str) -> None:
+    """Save the mask of one image."""
+    note_path = note_of(mask)
+    task = await accepted(client, image, note_path, prompt)
+    try:
+        result = await task.wait()
+    except TaskFailed:
+        # It was refunded; the next run may try again.
+        note_path.unlink(missing_ok=True)
+        raise
+    write_whole(mask, await result.mask.read())
+    note_path.unlink(missing_ok=True)
+
+
+async def segment_all(todo: Mapping[Path, Path], prompt: str, at_once: int) -> list[str]:
+    """
+    Segment all images, so many at once; return a line on each that failed.
+
+    Args:
+        todo: Where the mask of each image goes.
+        prompt: What to segment.
+        at_once: How many images are under way at the most.
+
+    Raises:
+        S3EdgeError: What every image would meet; the rest was not tried.
+    """
+    failures: list[str] = []
+    waiting = iter(todo.items())
+    console = Console(stderr=True)
+    columns = (TextColumn("segmenting"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+
+    async with AsyncClient() as client:
+        with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+            bar = bars.add_task("segmenting", total=len(todo))
+
+            async def work() -> None:
+                # All draw from one iterator, so there are never more images under way than workers.
+                for image, mask in waiting:
+                    try:
+                        await segment(client, image, mask, prompt)
+                    except HOPELESS:
+                        raise
+                    except S3EdgeError as error:
+                        failures.append(f"{image.name}: {error}")
+                    bars.advance(bar)
+
+            workers = [asyncio.create_task(work()) for _ in range(at_once)]
+            try:
+                await asyncio.gather(*workers)
+            finally:
+                for worker in workers:
+                    worker.cancel()
+                await asyncio.gather(*workers, return_exceptions=True)
+    return failures
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; return its exit status: 0 when every image has its mask."""
+    parser = argparse.ArgumentParser(description="Segment every image of a folder.")
+    parser.add_argument("images", type=Path, help="the folder of images")
+    parser.add_argument("masks", type=Path, help="where the masks go")
+    parser.add_argument("prompt", help="what to segment")
+    parser.add_argument("--at-once", type=int, default=4, help="how many at once [4]")
+    given = parser.parse_args(arguments)
+    images = sorted(path for path in given.images.iterdir() if path.suffix.lower() in SUFFIXES)
+    given.masks.mkdir(parents=True, exist_ok=True)
+    masks = {image: given.masks / f"{image.name}.mask.png" for image in images}
+    todo = {image: mask for image, mask in masks.items() if not mask.exists()}
+    for mask in set(masks.values()) - set(todo.values()):
+        note_of(mask).unlink(missing_ok=True)
+    try:
+        failures = asyncio.run(segment_all(todo, given.prompt, max(1, given.at_once)))
+    except S3EdgeError as error:
+        print(f"stopped: {error}", file=sys.stderr)
+        return 1
+    for line in failures:
+        print(line, file=sys.stderr)
+    print(f"{len(images) - len(failures)} of {len(images)} images have a mask in {given.masks}")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
