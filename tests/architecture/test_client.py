@@ -5,6 +5,7 @@ import inspect
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -171,3 +172,39 @@ def test_only_the_drivers_know_the_http_library() -> None:
         if re.search(r"^\s*(import|from) httpx", path.read_text("utf-8"), re.MULTILINE)
     }
     assert knowing == {"drivers"}
+
+
+def test_the_extra_brings_no_server() -> None:
+    """``s3edge[client]`` adds the HTTP library alone to what the core needs."""
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    needs = [*pyproject["dependencies"], *pyproject["optional-dependencies"]["client"]]
+    names = {re.split(r"[<>=\[;]", need)[0] for need in needs}
+    assert names == {"anyio", "attrs", "httpx", "msgspec", "pillow", "python-multipart"}
+    assert (ROOT / "s3edge" / "py.typed").exists()
+
+
+def test_every_promise_names_tests_that_exist() -> None:
+    """The table in the reference names at least one test in each row, and none that is not there."""
+    text = REFERENCE.read_text("utf-8")
+    table = text[text.index("| point |") : text.index("The tests are in")]
+    rows = [line for line in table.splitlines()[2:] if line]
+    assert len(rows) == 16
+    for row in rows:
+        named = re.findall(r"`([\w/]+\.py)::(test_\w+)`", row)
+        assert named, row
+        for file, test in named:
+            path = ROOT / "tests" / re.sub(r"^client/", "unit/client/", file)
+            assert f"def {test}(" in path.read_text("utf-8"), (file, test)
+
+
+def test_every_exception_is_in_the_reference() -> None:
+    """The table of exceptions has each class with its code, and no other."""
+    text = REFERENCE.read_text("utf-8")
+    rows = dict(re.findall(r"^\| `([A-Z]\w+)` \| `([A-Z_]+)` \|", text, re.MULTILINE))
+    assert rows == {
+        name: kind.default_code
+        for name, kind in vars(client).items()
+        if inspect.isclass(kind)
+        and issubclass(kind, client.S3EdgeError)
+        and kind not in {client.S3EdgeError, client.TaskError}
+    }

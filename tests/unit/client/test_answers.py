@@ -4,6 +4,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from attrs.exceptions import FrozenInstanceError
 
 from s3edge.client import UnreadableAnswer
 from s3edge.testing.scripted_api import REQUEST_ID, ScriptedApi, ok
@@ -159,3 +160,11 @@ def test_any_request_can_be_sent(api: ScriptedApi) -> None:
     assert (sent.method, str(sent.url)) == ("POST", "http://api.test/mounted/api/v2/x?a=b+c")
     assert (sent.content, sent.headers["X-A"]) == (b'{"k":null}', "1")
     assert sent.headers["User-Agent"].startswith("s3edge-python/")
+
+
+def test_models_are_frozen(api: ScriptedApi) -> None:
+    """What was answered stays as it was."""
+    api.answer(ok(ME))
+    account = api.client().me()
+    with pytest.raises(FrozenInstanceError):
+        account.credits = 8  # type: ignore[misc] # what is tested

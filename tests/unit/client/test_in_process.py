@@ -1,7 +1,10 @@
 """Both clients reach the real application in this process, over ASGI and over WSGI."""
 
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterable, MutableMapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -158,3 +161,27 @@ async def test_a_wsgi_application_is_reached_by_both() -> None:
         assert client.request("POST", "/x", json={"a": 1}).parsed == expected
     async with AsyncClient.for_app(wsgi, token="t") as awaited:
         assert (await awaited.request("POST", "/x", json={"a": 1})).parsed == expected
+
+
+def test_the_fixtures_are_a_deployment(tmp_path: Path) -> None:
+    """The plugin, switched on by its name, has all that a test of somebody's own code needs."""
+    (tmp_path / "conftest.py").write_text('pytest_plugins = ["s3edge.testing.pytest_plugin"]')
+    (tmp_path / "test_mine.py").write_text(
+        "from PIL import Image\n"
+        "def test_mine(s3edge_client, s3edge_deployment, s3edge_user):\n"
+        "    image = s3edge_client.upload(Image.new('L', (2, 2), 255))\n"
+        "    result = s3edge_client.segment(image, 'bright').wait(timeout=30)\n"
+        "    assert result.mask.to_numpy().all()\n"
+        "    assert s3edge_client.me().user_id == s3edge_user.user_id\n"
+        "    assert len(s3edge_deployment.storage.keys()) == 2\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "1 passed" in ran.stdout
