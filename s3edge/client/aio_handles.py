@@ -158,7 +158,7 @@ class AsyncListedResult(ResultSummary):
         return result_of(await calls.parsed(flows.read_result(calls.session, self.id)), calls)
 
 
-@define
+@define(unsafe_hash=True)  # as TaskHandle
 class AsyncTask(TaskHandle):
     """
     A segmentation that was asked for. It pickles; ``client.task(task)`` goes on with it elsewhere.

@@ -204,8 +204,10 @@ class TaskError(S3EdgeError):
         task: The handle that was waited on, with the state it was last seen in.
     """
 
+    may_change = False
+
     def __init__(self, message: str, *, task: "TaskHandle", code: str | None = None) -> None:
-        super().__init__(message, code=code)
+        super().__init__(message, code=code, retryable=self.may_change)
         self.task = task
         self.idempotency_key = task.idempotency_key
 
@@ -220,6 +222,7 @@ class WaitTimeout(TaskError):
     """The task had not ended in time. It goes on: wait again, or look later."""
 
     default_code = "WAIT_TIMEOUT"
+    may_change = True
 
 
 ERROR_OF: Mapping[str, type[S3EdgeError]] = {

@@ -122,12 +122,13 @@ def _call(
         url = f"{url}{'&' if '?' in url else '?'}{urlencode(query)}"
     headers = {"user-agent": USER_AGENT}
     if own:
-        headers |= {"accept": "application/json", **_lower(session.headers)}
-    headers |= _lower(request.headers)
+        headers |= {"accept": "application/json", **_named(session.headers)}
+    headers |= _named(request.headers)
     if token is not None:
         headers["authorization"] = f"Bearer {token}"
     if request.idempotency_key is not None and own:
         headers["idempotency-key"] = request.idempotency_key
+    _check(headers)
     left_s = deadline - session.surroundings.monotonic()
     if left_s <= 0:
         raise TimedOut("The call did not end in time.", retryable=True)
@@ -144,11 +145,15 @@ def _call(
     )
 
 
-def _lower(headers: Mapping[str, str]) -> dict[str, str]:
+def _named(headers: Mapping[str, str]) -> Mapping[str, str]:
+    return {name.lower(): value for name, value in headers.items()}
+
+
+def _check(headers: Mapping[str, str]) -> None:
+    """Refuse what cannot be sent, a token with the end of its line among it, and do not show it."""
     for name, value in headers.items():
         if not (name.isascii() and value.isascii() and value.isprintable()):
-            raise ConfigurationError(f"The header {name!r} is not printable ASCII.")
-    return {name.lower(): value for name, value in headers.items()}
+            raise ConfigurationError(f"The header {name!r} must be printable ASCII on one line.")
 
 
 def _response(session: Session, request: Request, reply: HttpReply) -> RawResponse[Any]:

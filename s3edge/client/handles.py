@@ -45,7 +45,7 @@ class Link(Generic[C]):
         return Link, ()
 
 
-@define
+@define(unsafe_hash=True)  # by the id alone, which never changes
 class TaskHandle:
     """
     A segmentation that was asked for.

@@ -1,6 +1,7 @@
 """What all calls of a client share: where the server is, who asks, and how patient they are."""
 
 import os
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeAlias
 from urllib.parse import urlsplit
@@ -22,6 +23,9 @@ MAX_RETRIES = 4
 """By default, besides the first attempt."""
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
+
+_ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+"""A URL and no path; a path may have one in its query."""
 
 Token: TypeAlias = str | Callable[[], str] | Callable[[], Awaitable[str]]
 """An access token, or what returns one: called at first use, and again once on a 401."""
@@ -113,11 +117,21 @@ class Session:
 
     def url_of(self, target: str) -> str:
         """Return the absolute URL of a path; one that is absolute already stays what it is."""
-        return target if "://" in target else f"{self.base_url}/{target.lstrip('/')}"
+        if _ABSOLUTE.match(target):
+            return target
+        return f"{self.base_url}/{target.lstrip('/')}"
 
     def is_own(self, url: str) -> bool:
-        """Return whether a URL is of the server's own origin: only there may a token go."""
-        return origin_of(url) == origin_of(self.base_url)
+        """
+        Return whether a URL is of the server's own origin: only there may a token go.
+
+        Raises:
+            ConfigurationError: It is no URL.
+        """
+        try:
+            return origin_of(url) == origin_of(self.base_url)
+        except ValueError:
+            raise ConfigurationError("The URL cannot be used.") from None
 
 
 def open_session(
@@ -169,7 +183,12 @@ def as_timeout(timeout: Timeout | float | None) -> Timeout:
 
 
 def origin_of(url: str) -> tuple[str, str, int | None]:
-    """Return scheme, host and port of a URL (RFC 6454, section 4)."""
+    """
+    Return scheme, host and port of a URL (RFC 6454, section 4).
+
+    Raises:
+        ValueError: It is no URL.
+    """
     parts = urlsplit(url)
     scheme = parts.scheme.lower()
     return scheme, (parts.hostname or "").lower(), parts.port or DEFAULT_PORTS.get(scheme)

@@ -154,7 +154,7 @@ class ListedResult(ResultSummary):
         return result_of(calls.parsed(flows.read_result(calls.session, self.id)), calls)
 
 
-@define
+@define(unsafe_hash=True)  # as TaskHandle
 class Task(TaskHandle):
     """
     A segmentation that was asked for. It pickles; ``client.task(task)`` goes on with it elsewhere.

@@ -1,6 +1,7 @@
 """Where the server is and who asks, by keyword or environment; the token stays at home."""
 
 import asyncio
+from typing import Any
 
 import httpx
 import pytest
@@ -149,3 +150,25 @@ def test_options_are_changed_for_some_calls(api: ScriptedApi) -> None:
     patience = [request.extensions["timeout"] for request in api.requests]
     assert [each["read"] for each in patience] == [50, 50, 2]
     assert [each["connect"] for each in patience] == [5, 5, 1]
+
+
+@pytest.mark.parametrize(
+    "given", [{"token": "s3cret\n"}, {"token": "ключ"}, {"headers": {"X": "a\r\nY: b"}}]
+)
+def test_what_no_header_can_carry_is_refused(api: ScriptedApi, given: dict[str, Any]) -> None:
+    """A token with the end of its line says so, and is not shown."""
+    with pytest.raises(ConfigurationError, match="printable ASCII") as refusal:
+        api.client(**given).me()
+    assert "s3cret" not in str(refusal.value)
+    assert api.requests == []
+
+
+def test_a_path_may_name_a_url(api: ScriptedApi) -> None:
+    """Only what begins as a URL is one; what is none is refused."""
+    api.answer(ok({}))
+    client = api.client()
+    client.request("GET", "/api/v1/x?of=http://elsewhere.test/")
+    assert api.requests[0].url.host == "api.test"
+    assert tokens_of(api) == ["Bearer a-token"]
+    with pytest.raises(ConfigurationError, match="URL"):
+        client.request("GET", "http://api.test:port/")

@@ -87,7 +87,7 @@ def test_a_wait_is_finite(api: ScriptedApi) -> None:
     assert waits(api) == [20, 20, 5]
     assert api.time.elapsed_s == 45
     assert late.value.task == task
-    assert (task.status, late.value.retryable) == ("processing", False)
+    assert (task.status, late.value.retryable) == ("processing", True)
     api.answer(state("done"), ok(RESULT))
     assert task.wait().status == "done"
 
@@ -172,6 +172,7 @@ async def test_handles_pickle(api: ScriptedApi) -> None:
     assert b"s3cret" not in pickled
     again: Task = pickle.loads(pickled)
     assert again == task
+    assert len({again, task}) == 1
     assert (again.idempotency_key, again.state) == (task.idempotency_key, task.state)
     with pytest.raises(ConfigurationError, match=r"client\.task\(task\)"):
         again.wait()
