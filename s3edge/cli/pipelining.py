@@ -146,6 +146,7 @@ class PipelinedHttpProtocol(HttpToolsProtocol):
     def _read_no_more(self) -> None:
         """Let the answers that are due go out, and hang up behind the last of them."""
         self.cycle.keep_alive = False
+        self.is_in_body = False
         self._is_at_its_end = True
 
     def _has_read_its_last(self) -> bool:

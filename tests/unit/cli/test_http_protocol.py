@@ -309,6 +309,7 @@ def test_a_request_that_breaks_off_is_refused_in_its_turn(served: Served) -> Non
             b"GET /held HTTP/1.1\r\n\r\n"
             b"POST /broken HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nxGARBAGE"
         )
+        peer.shutdown(socket.SHUT_WR)
         eventually(served.reads_no_more)
         served.app.release.set()
         answers = read_to_end(peer)
