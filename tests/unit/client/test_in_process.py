@@ -1,9 +1,10 @@
 """Both clients reach the real application in this process, over ASGI and over WSGI."""
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterable, MutableMapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -23,6 +24,7 @@ from s3edge.client import (
 from s3edge.testing import MemoryDeployment, memory_deployment
 from s3edge.values import Tier, User
 from s3edge_starlette import create_app
+from s3edge_wsgi import create_app as create_wsgi_app
 
 
 BASE_URL = "http://s3edge.test"
@@ -161,6 +163,24 @@ async def test_a_wsgi_application_is_reached_by_both() -> None:
         assert client.request("POST", "/x", json={"a": 1}).parsed == expected
     async with AsyncClient.for_app(wsgi, token="t") as awaited:
         assert (await awaited.request("POST", "/x", json={"a": 1})).parsed == expected
+
+
+async def test_the_whole_way_over_the_wsgi_door(
+    deployment: MemoryDeployment, token: str, picture: Image.Image
+) -> None:
+    """The real application behind its other door, by both clients."""
+    with closing(create_wsgi_app(deployment.web)) as app:
+
+        def whole_way() -> None:
+            with Client.for_app(app, token=token) as client:
+                result = client.segment(client.upload(picture), "bright").wait(timeout=30)
+                assert result.mask.to_numpy()[:, :4].all()
+
+        await asyncio.to_thread(whole_way)
+        async with AsyncClient.for_app(app, token=token) as awaited:
+            task = await awaited.segment(await awaited.upload(picture), "bright")
+            assert (await (await task.wait(timeout=30)).mask.to_numpy())[:, :4].all()
+            assert (await awaited.me()).credits == 98
 
 
 def test_the_fixtures_are_a_deployment(tmp_path: Path) -> None:
