@@ -8,6 +8,8 @@
 #   make docs                                         the documentation as HTML
 
 PYTHON ?= python3
+# Most of their time tests wait for something, so one more of them at once than there are cores.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -28,7 +30,7 @@ demo: $(VENV)/.installed
 	@$(BIN)/s3edge demo "$$IMAGE" "$$PROMPT"
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/.installed-test $(VENV)/.installed-check docs
 	$(BIN)/ruff format --check .

@@ -30,18 +30,18 @@ def worker(environ: Mapping[str, str], concurrency: int | None) -> None:
     if concurrency is not None:
         environ = {**environ, "S3EDGE_DISPATCH_CONCURRENCY": str(concurrency)}
     settings = settings_of(environ)
-    if settings.public_url is None and scheme_of(settings.storage) == "file":
-        message = (
-            "S3EDGE_PUBLIC_URL: a worker needs it where images are files: how the server that has them"
-            " is reached; let all of them have the same"
-        )
-        raise Failed(message, WRONG_USAGE)
     url = settings.public_url or DEFAULT_URL
     deployment = build(settings, bound_url=url)
     if deployment.queue is None:
         message = (
             "S3EDGE_DISPATCH=inline: the servers run tasks by themselves, so there is no queue to"
             " work on; set S3EDGE_DISPATCH=procrastinate here and there"
+        )
+        raise Failed(message, WRONG_USAGE)
+    if settings.public_url is None and scheme_of(settings.storage) == "file":
+        message = (
+            "S3EDGE_PUBLIC_URL: a worker needs it where images are files: how the server that has them"
+            " is reached; let all of them have the same"
         )
         raise Failed(message, WRONG_USAGE)
     anyio.run(partial(check_opens, settings, bound_url=url))
