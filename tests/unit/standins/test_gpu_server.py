@@ -4,6 +4,7 @@ import io
 import socket
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any, ClassVar
@@ -13,10 +14,12 @@ import httpx
 import psutil
 import psycopg
 import pytest
+import uvicorn
 from attrs import define
 from PIL import Image
+from starlette.applications import Starlette
 
-from s3edge.cli.server import bind, running_in_thread, url_of
+from s3edge.cli.server import bind, url_of
 from s3edge.testing.standins.gpu_outcomes import SupabaseOutcomes
 from s3edge.testing.standins.gpu_server import GpuServerProcess, create_app
 from s3edge.testing.standins.postgres import Database, PostgresServer
@@ -42,6 +45,21 @@ WELL_BEHAVED = {
     "duplicate": False,
     "seed": 0,
 }
+
+
+@contextmanager
+def served(app: Starlette, listener: socket.socket) -> Iterator[None]:
+    """Serve as the process does: by uvicorn as it comes, which hears of clients that leave."""
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_config=None, access_log=False, lifespan="on", ws="none")
+    )
+    thread = Thread(target=server.run, args=([listener],))
+    thread.start()
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 class Images(BaseHTTPRequestHandler):
@@ -154,7 +172,7 @@ def http() -> Iterator[httpx.Client]:
     with (
         bind("127.0.0.1", 0) as listener,
         httpx.Client(base_url=url_of(listener), trust_env=False) as http,
-        running_in_thread(create_app(KEY), listener),
+        served(create_app(KEY), listener),
     ):
         yield http
 
@@ -435,7 +453,7 @@ def test_outcomes_are_written_through_the_functions(
     with (
         bind("127.0.0.1", 0) as listener,
         httpx.Client(base_url=url_of(listener), trust_env=False) as http,
-        running_in_thread(app, listener),
+        served(app, listener),
     ):
         client = Client(http, images)
         client.control(duplicate=duplicate)
@@ -474,7 +492,7 @@ def test_a_database_that_is_away_costs_no_answer(client: Client, images: str) ->
         with (
             bind("127.0.0.1", 0) as listener,
             httpx.Client(base_url=url_of(listener), trust_env=False) as http,
-            running_in_thread(app, listener),
+            served(app, listener),
         ):
             assert Client(http, images).predict().status_code == 200
 
