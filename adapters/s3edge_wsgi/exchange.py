@@ -90,7 +90,6 @@ class Exchange:
         self._replied: anyio.Event | None = None
         self._reply: bytes | Exception = b""
         self._scope: anyio.CancelScope | None = None
-        self._response: Response | None = None
         self._is_over = False
         self._has_more = length != 0 and not self._is_endless
 
@@ -102,10 +101,13 @@ class Exchange:
         try:
             with anyio.CancelScope() as self._scope:
                 async with web.response_to(request, path) as response:
-                    await self._ask(response)
                     if not isinstance(response.body, bytes):
+                        await self._ask(response)
                         await self._send(response.body)
                 is_whole = True
+                if isinstance(response.body, bytes):
+                    # Nothing is left to do here, so the loop is not woken again when it is sent.
+                    self._words.put(response)
         except Exception as error:  # noqa: BLE001 - raised again in the thread
             self._words.put(error)
         finally:
@@ -176,7 +178,7 @@ class Exchange:
             raise
         if not isinstance(word, Response):
             raise Stopped
-        self._response = word
+        self._is_over = isinstance(word.body, bytes)
         return word
 
     def chunks(self) -> Iterator[bytes]:
@@ -212,10 +214,7 @@ class Exchange:
         if self._is_over:
             return
         self._is_over = True
-        if self._response is not None and isinstance(self._response.body, bytes):
-            self._tell(self._take_reply, b"")
-        else:
-            self._tell(self._cancel)
+        self._tell(self._cancel)
 
     def _next_word(self) -> _Word:
         word = self._words.get()
