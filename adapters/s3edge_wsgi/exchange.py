@@ -97,21 +97,21 @@ class Exchange:
 
     async def serve(self, web: WebApp, request: Request, path: PathRoutes | None) -> None:
         """Answer the request; whatever happens, the thread hears of it."""
-        is_whole = False
+        last_word: _Word = _Ended(is_whole=False)
         try:
             with anyio.CancelScope() as self._scope:
                 async with web.response_to(request, path) as response:
-                    if not isinstance(response.body, bytes):
+                    if isinstance(response.body, bytes):
+                        # Nothing is left to do here: the loop is not woken again when it is sent.
+                        last_word = response
+                    else:
                         await self._ask(response)
                         await self._send(response.body)
-                is_whole = True
-                if isinstance(response.body, bytes):
-                    # Nothing is left to do here, so the loop is not woken again when it is sent.
-                    self._words.put(response)
+                        last_word = _Ended(is_whole=True)
         except Exception as error:  # noqa: BLE001 - raised again in the thread
-            self._words.put(error)
+            last_word = error
         finally:
-            self._words.put(_Ended(is_whole))
+            self._words.put(last_word)
 
     def refuse(self) -> None:
         """Tell the thread that the request is not served any more."""

@@ -18,6 +18,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
+from statistics import median
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -44,6 +45,7 @@ SECONDS = 3.0
 MEBIBYTE = 1024 * 1024
 LAG_UPLOADS = 64
 THREADS = 16
+ROUNDS = 5
 
 DEFAULTS = {
     "S3EDGE_RATE_LIMITS": "off",
@@ -112,7 +114,7 @@ def compare(servers: Mapping[str, ServerProcess], bare_url: str) -> None:
 
 
 def compare_doors(stack: ExitStack, folder: Path, starlette: ServerProcess) -> None:
-    """Measure the doors on the same work, each in one process, by turns."""
+    """Measure the doors on the same work, each in one process, by turns; medians of several rounds."""
     servers: dict[str, ServerProcess] = {"Starlette": starlette}
     for kind in (GunicornProcess, WaitressProcess):
         own = folder / kind.__name__
@@ -126,10 +128,14 @@ def compare_doors(stack: ExitStack, folder: Path, starlette: ServerProcess) -> N
     print(f"\n{'request, ' + str(THREADS) + ' threads':<24}", end="")
     print("".join(f"{name + '/s':>14}{'ratio':>8}" for name in servers))
     for request_name in asked["Starlette"]:
-        rates = {
-            name: asyncio.run(rate(server.url, asked[name][request_name]))
-            for name, server in servers.items()
-        }
+        rounds = [
+            {
+                name: asyncio.run(rate(server.url, asked[name][request_name], SECONDS / 3))
+                for name, server in servers.items()
+            }
+            for _ in range(ROUNDS)
+        ]
+        rates = {name: median(each[name] for each in rounds) for name in servers}
         print(f"{request_name:<24}", end="")
         print("".join(f"{it:>14.0f}{it / rates['Starlette']:>8.2f}" for it in rates.values()))
 
@@ -180,10 +186,10 @@ def request(
     return head.encode() + body
 
 
-async def rate(url: str, message: bytes) -> float:
+async def rate(url: str, message: bytes, seconds: float = SECONDS) -> float:
     """Return how many answers a second a server gives to one request, over and over."""
     parts = urlsplit(url)
-    ends_at = time.perf_counter() + SECONDS
+    ends_at = time.perf_counter() + seconds
     started = time.perf_counter()
 
     async def connection() -> int:
