@@ -2,16 +2,15 @@
 Segmentation inside a Flask application that has its own users.
 
 The host signs people in by a session token of its own; s3edge is mounted under ``/segmentation`` and
-asks the host who is calling. Everything else is the embedded default. Run it from this folder with::
+asks the host who is calling. Everything else is the embedded default, or what the environment says. Run
+it from this folder with::
 
-    gunicorn --threads 8 'flask_app:create_host()'
+    gunicorn --threads 8 flask_app:app
 """
 
-from collections.abc import Mapping
-from pathlib import Path
+import os
 from uuid import UUID
 
-from attrs import frozen
 from flask import Flask
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
@@ -23,26 +22,19 @@ from s3edge_wsgi import create_app
 
 PREFIX = "/segmentation"
 
+# In the place of the host's own table.
 SESSIONS = {
     "ada-session": User(UUID("6b6f2c1e-1111-4111-8111-111111111111"), Tier.PRO),
     "bob-session": User(UUID("6b6f2c1e-2222-4222-8222-222222222222")),
 }
 
 
-@frozen
 class SessionAuthenticator:
-    """
-    The ``Authenticator`` port over the host's sessions.
-
-    Attributes:
-        sessions: Who each session token belongs to.
-    """
-
-    sessions: Mapping[str, User]
+    """The ``Authenticator`` port over the host's sessions."""
 
     async def authenticate(self, token: str) -> User:
         """Return the session's user."""
-        user = self.sessions.get(token)
+        user = SESSIONS.get(token)
         if user is None:
             raise EdgeError(Code.AUTH_INVALID, "The session is over; sign in again.")
         return user
@@ -51,27 +43,21 @@ class SessionAuthenticator:
         """Sessions are in this process: there is nothing to ask."""
 
 
-def create_host(data_dir: Path = Path(".s3edge"), origin: str = "http://127.0.0.1:8000") -> Flask:
-    """
-    Return the host application.
+deployment = build(
+    parse_settings(os.environ),
+    bound_url="http://127.0.0.1:8000" + PREFIX,  # where S3EDGE_PUBLIC_URL does not say
+    own=OwnParts(authenticator=SessionAuthenticator()),
+)
 
-    Args:
-        data_dir: Where the embedded parts keep their files.
-        origin: Where the host is reached.
-    """
-    deployment = build(
-        parse_settings({"S3EDGE_DATA_DIR": str(data_dir)}),
-        bound_url=origin + PREFIX,
-        own=OwnParts(authenticator=SessionAuthenticator(SESSIONS)),
-    )
-    host = Flask(__name__)
+# Beside Flask and not behind it, so that bodies reach s3edge as they come. Of eight threads four may
+# wait.
+edge = create_app(deployment.web, max_waits=4)
 
-    @host.get("/")
-    def front_page() -> str:
-        return f"The host's own page; segmentation is at {origin}{PREFIX}"
+app = Flask(__name__)
+app.wsgi_app = DispatcherMiddleware(app.wsgi_app, {PREFIX: edge})  # type: ignore[method-assign]
 
-    # Beside Flask and not behind it, so that bodies reach s3edge as they come. Of eight threads four may
-    # wait.
-    edge = create_app(deployment.web, max_waits=4)
-    host.wsgi_app = DispatcherMiddleware(host.wsgi_app, {PREFIX: edge})  # type: ignore[method-assign]
-    return host
+
+@app.get("/")
+def front_page() -> str:
+    """Answer as the host always did."""
+    return f"The host's own page; segmentation is at {PREFIX}"

@@ -85,7 +85,7 @@ class Client:
         runs_lifespan: bool = True,
     ) -> Self:
         """
-        Return a client of an application in this process, for tests: nothing is sent over a network.
+        Return a client of an application in this process: nothing is sent over a network.
 
         Args:
             app: An ASGI or a WSGI application.

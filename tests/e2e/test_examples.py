@@ -1,69 +1,122 @@
-"""The examples run."""
+"""The host applications of the examples run, each by the command that its first lines name."""
 
-import runpy
+import ast
+import re
+import shlex
+import signal
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import httpx
 import pytest
+from attrs import define
 
-from s3edge.cli.server import bind, running_in_thread, url_of
-from s3edge.testing.wsgi_server import GunicornProcess
+from s3edge.rules.keys import unsigned
+from s3edge.testing.wsgi_server import WsgiServerProcess
 
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
-
-def test_a_host_application_keeps_its_own_pages_and_users(tmp_path: Path, scene: bytes) -> None:
-    """The host's page and the mounted API answer, by the host's own sessions, each user apart."""
-    create_host = runpy.run_path(str(EXAMPLES / "host_app.py"))["create_host"]
-    with bind("127.0.0.1", 0) as listener:
-        origin = url_of(listener)
-        with running_in_thread(create_host(tmp_path, origin), listener):
-            check_host(origin, scene)
+# The programs' ways to be given a folder of modules, and a socket that listens already.
+OPTIONS = {"gunicorn": ("--chdir", "--bind", "fd://"), "uvicorn": ("--app-dir", "--fd", "")}
 
 
-@pytest.mark.parametrize("name", ["flask_app", "django_app"])
-def test_a_wsgi_host_keeps_its_own_pages_and_users(tmp_path: Path, scene: bytes, name: str) -> None:
-    """Likewise, in Flask and in Django, on gunicorn."""
-    source = f"""
-import os, sys
-from pathlib import Path
+@define
+class HostProcess(WsgiServerProcess):
+    """
+    An example as its user starts it, but for the port.
 
-sys.path.insert(0, {str(EXAMPLES)!r})
-from {name} import create_host
+    Attributes:
+        example: The example's file.
+    """
 
-app = create_host(Path("data"), os.environ["S3EDGE_PUBLIC_URL"])
-"""
-    server = GunicornProcess(tmp_path, {}, source=source, hooks="", health="/segmentation/health")
-    server.start()
+    announcement: ClassVar[re.Pattern[str]] = re.compile(r"(Booting worker|startup complete)")
+    source: str = ""
+    mount: str = "/segmentation"
+    example: Path = EXAMPLES
+
+    def _program(self) -> Sequence[str]:
+        docstring = ast.get_docstring(ast.parse(self.example.read_text("utf-8"))) or ""
+        program, *arguments = shlex.split(docstring.rpartition("::\n")[2])
+        folder, listen, form = OPTIONS[program]
+        socket = f"{form}{self._listener.fileno()}"
+        return ["-m", program, *arguments, folder, str(self.example.parent), listen, socket]
+
+
+@pytest.fixture(scope="module", params=["fastapi_app", "flask_app", "django_app"])
+def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Run an example; return where its segmentation is. It ends orderly."""
+    folder = tmp_path_factory.mktemp("host")
+    settings = {"PYTHONDONTWRITEBYTECODE": "1"}
+    process = HostProcess(folder, settings, example=EXAMPLES / f"{request.param}.py")
+    process.start()
     try:
-        check_host(server.url, scene)
-        assert server.stop() == 0
+        yield process.url
+        # uvicorn shuts down in order, and then ends by the signal all the same.
+        assert process.stop() in {0, -signal.SIGTERM}
     finally:
-        if server.is_running():
-            server.kill()
-        server.release()
+        if process.is_running():
+            process.kill()
+        process.release()
 
 
-def check_host(origin: str, scene: bytes) -> None:
-    """Use a host as its users do."""
-    assert "host's own page" in httpx.get(origin).text
-    api = origin + "/segmentation/api/v1"
-    ada = {"Authorization": "Bearer ada-session"}
-    bob = {"Authorization": "Bearer bob-session"}
-    image = httpx.post(
-        f"{api}/upload", files={"file": ("x.png", scene, "image/png")}, headers=ada
-    ).json()["data"]
-    accepted = httpx.post(
-        f"{api}/segment",
-        json={"image_id": image["image_id"], "text_prompt": "red"},
-        headers=ada,
-    )
-    task_url = origin + accepted.headers["Location"]
+def session(name: str) -> Mapping[str, str]:
+    """Return the headers of somebody who is signed in with the host."""
+    return {"Authorization": f"Bearer {name}-session"}
+
+
+def segmented(host: str, scene: bytes) -> Mapping[str, str]:
+    """Have ada's image segmented, and return the result."""
+    api, ada = host + "/api/v1", session("ada")
+    file = ("x.png", scene, "image/png")
+    image = httpx.post(f"{api}/upload", files={"file": file}, headers=ada).json()["data"]
+    asked = {"image_id": image["image_id"], "text_prompt": "red"}
+    accepted = httpx.post(f"{api}/segment", json=asked, headers=ada)
+    assert accepted.headers["Location"].startswith("/segmentation/api/v1/tasks/")
+    task_url = httpx.URL(host).join(accepted.headers["Location"])
+    # Done only if the host holds the gateway open: nobody else dispatches.
     task = httpx.get(task_url, params={"wait": 30}, headers=ada, timeout=40).json()["data"]
     assert task["status"] == "done"
-    assert httpx.get(task_url, headers=bob).status_code == 404
-    assert httpx.get(f"{api}/me", headers=bob).json()["data"]["tier"] == "free"
-    assert httpx.get(f"{api}/me").status_code == 401
-    result = httpx.get(f"{api}/results/{task['task_id']}", headers=ada).json()["data"]
-    assert httpx.get(result["mask_image_url"]).headers["Content-Type"] == "image/png"
+    assert httpx.get(task_url, headers=session("bob")).status_code == 404
+    result: Mapping[str, str] = httpx.get(f"{api}/results/{task['result_id']}", headers=ada).json()[
+        "data"
+    ]
+    return result
+
+
+def test_a_host_keeps_its_own_page(host: str) -> None:
+    """Beside the mount, the host answers as before, and not in s3edge's words."""
+    page = httpx.get(httpx.URL(host).join("/"))
+    assert page.status_code == 200
+    assert page.text == "The host's own page; segmentation is at /segmentation"
+    assert "error" not in httpx.get(httpx.URL(host).join("/nowhere")).text
+
+
+def test_the_hosts_users_segment_each_their_own(host: str, scene: bytes) -> None:
+    """By the host's sessions an image goes the whole way, and nobody else sees it."""
+    mask = httpx.get(segmented(host, scene)["mask_image_url"])
+    assert mask.headers["Content-Type"] == "image/png"
+
+
+def test_the_host_says_who_is_calling(host: str) -> None:
+    """Tier and id are the host's, and whom the host does not know is nobody."""
+    me = httpx.get(f"{host}/api/v1/me", headers=session("ada")).json()["data"]
+    assert (me["user_id"], me["tier"]) == ("6b6f2c1e-1111-4111-8111-111111111111", "pro")
+    assert httpx.get(f"{host}/api/v1/me", headers=session("bob")).json()["data"]["tier"] == "free"
+    stranger = httpx.get(f"{host}/api/v1/me", headers=session("eve"))
+    assert (stranger.status_code, stranger.json()["error"]["code"]) == (401, "AUTH_INVALID")
+    assert httpx.get(f"{host}/api/v1/me").json()["error"]["code"] == "AUTH_REQUIRED"
+
+
+@pytest.mark.parametrize("host", ["fastapi_app"], indirect=True)
+def test_a_route_of_the_hosts_own_uses_the_gateway_in_process(host: str, scene: bytes) -> None:
+    """FastAPI's own route lists the caller's masks, by the same session."""
+    result = segmented(host, scene)
+    url = httpx.URL(host).join("/my-masks")
+    newest = httpx.get(url, headers=session("ada")).json()[0]
+    assert newest["prompt"] == "red"
+    assert unsigned(newest["url"]) == unsigned(result["mask_image_url"])
+    assert httpx.get(newest["url"]).headers["Content-Type"] == "image/png"
+    assert httpx.get(url, headers=session("bob")).json() == []
+    assert httpx.get(url, headers=session("eve")).status_code == 401
