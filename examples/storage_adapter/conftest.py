@@ -1,0 +1,13 @@
+"""What pytest needs before the test is imported."""
+
+import pytest
+
+
+# Before anything imports it, so that failures in the suite show values.
+pytest.register_assert_rewrite("s3edge.testing")
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Return the event loop that the suite runs on."""
+    return "asyncio"
