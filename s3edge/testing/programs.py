@@ -74,11 +74,15 @@ class Program:
         return next(filter(None, found), None)
 
 
+CURL = Program(("curl",), "curl")
+
+JQ = Program(("jq",), "jq")
+
 PGBOUNCER = Program(("pgbouncer",), "pgbouncer")
 
 REDIS_SERVER = Program(("redis-server", "valkey-server"), "redis-server")
 
-PROGRAMS = (PGBOUNCER, REDIS_SERVER)
+PROGRAMS = (CURL, JQ, PGBOUNCER, REDIS_SERVER)
 
 
 def missing_packages(programs: Iterable[Program] = PROGRAMS) -> list[str]:
