@@ -1,17 +1,27 @@
 """The example that segments a folder: bounded, resumable, and it says what failed."""
 
 import os
+import pty
+import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
+from anyio import to_thread
 
+from s3edge.cli.server import bind, running_in_thread, url_of
 from s3edge.client import Client
+from s3edge.memory import ThresholdBackend
+from s3edge.ports import ObjectStorage
+from s3edge.testing.deployment import memory_deployment
 from s3edge.testing.server import ServerProcess, StartServer
+from s3edge.values import Prediction, PredictRequest, User
+from s3edge_starlette import create_app
 
 
 PROGRAM = Path(__file__).parents[2] / "examples" / "segment_folder.py"
@@ -42,25 +52,33 @@ def client(server: ServerProcess, user_id: UUID) -> Iterator[Client]:
         yield client
 
 
-def started(server: ServerProcess, user_id: UUID, *arguments: object) -> subprocess.Popen[str]:
-    """Start the program as a user."""
+def program(
+    url: str, token: str, *arguments: object, stderr: int = subprocess.PIPE
+) -> subprocess.Popen[str]:
+    """Start the program."""
     return subprocess.Popen(
         [sys.executable, str(PROGRAM), *map(str, arguments)],
         env={
             "PATH": os.environ["PATH"],
-            "S3EDGE_BASE_URL": server.url,
-            "S3EDGE_TOKEN": server.token(user_id),
+            "TERM": "xterm",
+            "S3EDGE_BASE_URL": url,
+            "S3EDGE_TOKEN": token,
         },
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=stderr,
         text=True,
     )
 
 
-def ended(program: subprocess.Popen[str]) -> tuple[int, str, str]:
+def started(server: ServerProcess, user_id: UUID, *arguments: object) -> subprocess.Popen[str]:
+    """Start the program as a user of a server."""
+    return program(server.url, server.token(user_id), *arguments)
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     """Return the status of a program and what it printed."""
-    out, err = program.communicate(timeout=100)
-    return program.returncode, out, err
+    out, err = process.communicate(timeout=100)
+    return process.returncode, out, err
 
 
 def test_a_killed_run_is_gone_on_with(
@@ -69,12 +87,12 @@ def test_a_killed_run_is_gone_on_with(
     """However often it is killed, every image gets its mask and is paid for once."""
     masks = tmp_path / "masks"
     for enough in (1, 3, 5):
-        program = started(server, user_id, photos, masks, "red", "--at-once", "2")
+        process = started(server, user_id, photos, masks, "red", "--at-once", "2")
         ends_at = time.monotonic() + 60
         while len(list(masks.glob("*.mask.png"))) < enough and time.monotonic() < ends_at:
             time.sleep(0.01)
-        program.kill()
-        ended(program)
+        process.kill()
+        ended(process)
     status, out, err = ended(started(server, user_id, photos, masks, "red"))
     assert (status, err) == (0, "")
     assert f"{IMAGES} of {IMAGES}" in out
@@ -108,3 +126,68 @@ def test_without_credits_it_stops(
     assert ended(started(server, user_id, photos, tmp_path / "masks", "red"))[0] == 0
     with Client(base_url=server.url, token=server.token(user_id)) as client:
         assert client.me().credits == 0
+
+
+def test_on_a_terminal_a_bar_shows_how_far_it_is(
+    server: ServerProcess, user_id: UUID, photos: Path, tmp_path: Path
+) -> None:
+    """It begins at none and ends at all; elsewhere nothing is drawn, as the tests above see."""
+    terminal, other_end = pty.openpty()
+    process = program(
+        server.url, server.token(user_id), photos, tmp_path / "masks", "red", stderr=other_end
+    )
+    os.close(other_end)
+    drawn = b""
+    try:
+        while chunk := os.read(terminal, 4096):
+            drawn += chunk
+    except OSError:  # how Linux says that nobody is at the other end any more
+        pass
+    finally:
+        os.close(terminal)
+    assert ended(process)[0] == 0
+    counts = re.findall(rb"segmenting.*?(\d+)/8", drawn)
+    assert (counts[0], counts[-1]) == (b"0", b"8")
+    assert sorted(counts) == counts
+
+
+class HeldBackend(ThresholdBackend):
+    """
+    Keeps every task until it is told to go on.
+
+    Attributes:
+        came: Released for each task that is there.
+        may_go_on: Set by the test.
+    """
+
+    def __init__(self, storage: ObjectStorage) -> None:
+        super().__init__(storage)
+        self.came = threading.Semaphore(0)
+        self.may_go_on = threading.Event()
+
+    async def predict(self, request: PredictRequest) -> Prediction:
+        """Implement ``InferenceBackend``."""
+        self.came.release()
+        await to_thread.run_sync(self.may_go_on.wait)
+        return await super().predict(request)
+
+
+def test_no_more_are_under_way_than_it_was_told(
+    user_id: UUID, photos: Path, tmp_path: Path
+) -> None:
+    """While three are segmented, the fourth is not even uploaded."""
+    with bind("127.0.0.1", 0) as listener:
+        url = url_of(listener)
+        deployment = memory_deployment(url)
+        backend = HeldBackend(deployment.storage)
+        deployment.gateway.backend = backend
+        token = deployment.authenticator.issue(User(user_id), lifetime_s=600)
+        with running_in_thread(create_app(deployment.web), listener):
+            process = program(url, token, photos, tmp_path / "masks", "red", "--at-once", "3")
+            try:
+                assert all(backend.came.acquire(timeout=60) for _ in range(3))
+                assert len(deployment.storage.keys()) == 3
+            finally:
+                backend.may_go_on.set()
+            assert ended(process)[0] == 0
+        assert len(list((tmp_path / "masks").glob("*.mask.png"))) == IMAGES
