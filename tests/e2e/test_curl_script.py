@@ -4,7 +4,7 @@ import io
 import os
 import re
 import subprocess
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -59,6 +59,15 @@ class Script:
         """Name what it left, besides what was there."""
         names = {str(path.relative_to(self.folder)) for path in self.folder.rglob("*")}
         return names - {"photo.png", "segment.sh", "tmp"}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """Return a server that counts nothing."""
+    server = ServerProcess(tmp_path_factory.mktemp("server"), {"S3EDGE_RATE_LIMITS": "off"})
+    server.start()
+    yield server
+    server.kill()
 
 
 @pytest.fixture

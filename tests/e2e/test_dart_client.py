@@ -18,7 +18,7 @@ from tree_sitter import Language, Node, Parser
 
 from s3edge.errors import Code
 from s3edge.rules.images import CONTENT_TYPES
-from s3edge.testing.server import ServerProcess, StartServer
+from s3edge.testing.server import ServerProcess
 from s3edge.values import TaskStatus
 from s3edge.web.statuses import STATUS_OF
 
@@ -31,6 +31,17 @@ DART = Language(tree_sitter_dart.language())
 
 OWN_CODES = {"NO_ANSWER", "NO_MASK", "STILL_RUNNING"}
 """What the client says in words like the API's."""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """Return a server that lets a free user read once."""
+    server = ServerProcess(
+        tmp_path_factory.mktemp("server"), {"S3EDGE_RATE_LIMITS": "free.read=1/hour"}
+    )
+    server.start()
+    yield server
+    server.kill()
 
 
 def nodes(node: Node) -> Iterator[Node]:
@@ -241,16 +252,15 @@ def test_it_reads_how_a_segmentation_failed(server: ServerProcess, scene: bytes)
             assert isinstance(task[field], str)
 
 
-def test_it_reads_refusals_as_they_are(start_server: StartServer) -> None:
+def test_it_reads_refusals_as_they_are(server: ServerProcess) -> None:
     """Code and message are where its pattern looks, and the pause is in the header that it names."""
-    server = start_server(S3EDGE_RATE_LIMITS="enterprise.read=1/hour")
     pattern = re.search(r"body case \{'(\w+)': \{'(\w+)': .*?, '(\w+)': ", methods()["_data"])
     header = re.search(r"response\.headers\['([\w-]+)'\]", methods()["_data"])
     sign_in = re.search(r"request\.headers\['(\w+)'\] = 'Bearer ", methods()["_data"])
     assert pattern
     assert header
     assert sign_in
-    with server.client() as client:
+    with server.client(tier="free") as client:
         assert sign_in[1] in client.build_request("GET", "/").headers
         client.get("/api/v1/me")
         refused = client.get("/api/v1/me")
