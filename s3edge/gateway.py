@@ -2,7 +2,7 @@
 
 import logging
 import random
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
@@ -104,6 +104,7 @@ class Gateway:
         options: What the operator decided.
         clock: Tells the time.
         ids: Makes ids.
+        random: Returns a number from 0 to 1; spreads retries.
     """
 
     authenticator: Authenticator
@@ -114,6 +115,7 @@ class Gateway:
     options: GatewayOptions = field(factory=GatewayOptions)
     clock: Clock = field(factory=SystemClock)
     ids: Ids = field(factory=RandomIds)
+    random: Callable[[], float] = random.random
     signals: TaskSignals = field(init=False, factory=TaskSignals)
     _dispatcher: Dispatcher | None = field(init=False, default=None)
 
@@ -220,7 +222,7 @@ class Gateway:
             database=self.database,
             storage=self.storage,
             backend=self.backend,
-            random=random.random,
+            random=self.random,
             image_hosts=self.options.image_hosts,
             predict_timeout_s=self.options.predict_timeout_s,
         )

@@ -1,5 +1,6 @@
 """Converts one WSGI request and its response, and nothing else."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -31,7 +32,12 @@ _REFUSALS: Mapping[type[Exception], EdgeError] = {
 """What the door answers by itself, when the web application does not."""
 
 
-def create_app(web: WebApp | Callable[[], WebApp], *, max_waits: int = MAX_WAITS) -> "WsgiApp":
+def create_app(
+    web: WebApp | Callable[[], WebApp],
+    *,
+    max_waits: int = MAX_WAITS,
+    new_event_loop: Callable[[], asyncio.AbstractEventLoop] | None = None,
+) -> "WsgiApp":
     """
     Return an application that serves alone or mounted under a prefix.
 
@@ -40,8 +46,9 @@ def create_app(web: WebApp | Callable[[], WebApp], *, max_waits: int = MAX_WAITS
             servers that answer requests before they fork: a gateway runs in one process only.
         max_waits: How many long polls one process holds at once. Each holds a thread of the server's, so
             half of them at the most is best; more are refused at once, with 503.
+        new_event_loop: Makes the loop that a process works on; by default uvloop's, where that is there.
     """
-    return WsgiApp(web, max_waits)
+    return WsgiApp(web, max_waits, new_event_loop)
 
 
 class WsgiApp:
@@ -51,13 +58,19 @@ class WsgiApp:
     Args:
         web: What to serve, or what builds it.
         max_waits: How many long polls one process holds at once.
+        new_event_loop: Makes the loop of a process.
     """
 
-    def __init__(self, web: WebApp | Callable[[], WebApp], max_waits: int) -> None:
+    def __init__(
+        self,
+        web: WebApp | Callable[[], WebApp],
+        max_waits: int,
+        new_event_loop: Callable[[], asyncio.AbstractEventLoop] | None,
+    ) -> None:
         self._web = web
         self._max_waits = max_waits
         self._opened_in: int | None = None
-        self._process = Process(self._prepared)
+        self._process = Process(self._prepared, new_event_loop)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""

@@ -5,6 +5,7 @@ It starts with the first request, in the process that serves it: threads do not 
 loop that was started before hangs in the child. A child that is forked later forgets its parent's.
 """
 
+import asyncio
 import atexit
 import logging
 import os
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import ExitStack
 from importlib.util import find_spec
+from typing import Any
 
 import anyio
 from anyio.abc import TaskStatus
@@ -63,10 +65,20 @@ class Process:
 
     Args:
         make_web: Returns what to serve; called in the process that serves.
+        new_event_loop: Makes the loop; by default uvloop's, where that is there.
     """
 
-    def __init__(self, make_web: Callable[[], WebApp]) -> None:
+    def __init__(
+        self,
+        make_web: Callable[[], WebApp],
+        new_event_loop: Callable[[], asyncio.AbstractEventLoop] | None = None,
+    ) -> None:
         self._make_web = make_web
+        self._loop_options: dict[str, Any] = (
+            {"use_uvloop": find_spec("uvloop") is not None}
+            if new_event_loop is None
+            else {"loop_factory": new_event_loop}
+        )
         self._held: _Held | None = None
         self._is_closed = False
         self._lock = threading.Lock()
@@ -126,9 +138,7 @@ class Process:
         web = self._make_web()
         with ExitStack() as stack:
             portal = stack.enter_context(
-                start_blocking_portal(
-                    "asyncio", {"use_uvloop": find_spec("uvloop") is not None}, name="s3edge-loop"
-                )
+                start_blocking_portal("asyncio", self._loop_options, name="s3edge-loop")
             )
             ended, serving = portal.start_task(_serve, web)
             return _Held(os.getpid(), serving, ended, portal, stack.pop_all())

@@ -94,9 +94,17 @@ class Lifespan:
 
 
 class LoopThread:
-    """An event loop in a thread of its own, for a caller who has none. It starts with its first work."""
+    """
+    An event loop in a thread of its own, for a caller who has none. It starts with its first work.
 
-    def __init__(self) -> None:
+    Args:
+        new_event_loop: Makes it.
+    """
+
+    def __init__(
+        self, new_event_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+    ) -> None:
+        self._new_event_loop = new_event_loop
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -105,7 +113,7 @@ class LoopThread:
         """Return what a coroutine returns, run on the loop."""
         with self._lock:
             if self._loop is None:
-                self._loop = asyncio.new_event_loop()
+                self._loop = self._new_event_loop()
                 self._thread = threading.Thread(
                     target=self._loop.run_forever, name="s3edge-client-loop", daemon=True
                 )

@@ -22,6 +22,7 @@ class Surroundings:
         new_key: Makes an idempotency key.
         sleep: Lets seconds pass, for ``Client``.
         async_sleep: Lets seconds pass, for ``AsyncClient``.
+        new_event_loop: Makes the loop that an ASGI application runs on, for ``Client.for_app``.
     """
 
     monotonic: Callable[[], float] = time.monotonic
@@ -30,3 +31,4 @@ class Surroundings:
     new_key: Callable[[], str] = lambda: str(uuid4())
     sleep: Callable[[float], None] = time.sleep
     async_sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    new_event_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop

@@ -98,14 +98,17 @@ class Client:
             runs_lifespan: Whether an ASGI application's lifespan begins with the first call and ends with
                 the client; ``False`` where somebody else runs it.
         """
+        around = surroundings or Surroundings()
         return cls(
             base_url=base_url,
             token=token,
             timeout=timeout,
             max_retries=max_retries,
             headers=headers,
-            transport=transport_to(app, runs_lifespan=runs_lifespan),
-            surroundings=surroundings,
+            transport=transport_to(
+                app, runs_lifespan=runs_lifespan, new_event_loop=around.new_event_loop
+            ),
+            surroundings=around,
         )
 
     def with_options(

@@ -229,6 +229,12 @@ class MemoryDatabase:
         balance.granted += amount
         return balance.credits
 
+    def set_credits(self, user_id: UUID, credits: int) -> None:
+        """Give or take what makes this the user's balance, as grants do; for tests."""
+        balance = self._balance(user_id)
+        balance.granted += credits - balance.credits
+        balance.credits = credits
+
     async def accounts(self) -> AsyncIterator[Account]:
         """Implement ``Database``."""
         for user_id, balance in list(self._balances.items()):

@@ -26,7 +26,14 @@ from s3edge.testing.contracts.inference_backend import (
 from s3edge.testing.contracts.object_storage import ObjectStorageContract, ObjectStorageHarness
 from s3edge.testing.contracts.rate_limiter import RateLimiterContract, RateLimiterHarness
 from s3edge.testing.contracts.task_queue import TaskQueueContract, TaskQueueHarness
-from s3edge.testing.deployment import MemoryDeployment, memory_deployment
+from s3edge.testing.deployment import (
+    Deployment,
+    MemoryDeployment,
+    deployment_on,
+    memory_deployment,
+)
+from s3edge.testing.scripted_gpu import ScriptedGpu
+from s3edge.testing.signing_in import SignIn, SignInAsync
 
 
 __all__ = [
@@ -34,6 +41,7 @@ __all__ = [
     "AuthenticatorHarness",
     "DatabaseContract",
     "DatabaseHarness",
+    "Deployment",
     "DoorContract",
     "DoorHarness",
     "InferenceBackendContract",
@@ -44,7 +52,11 @@ __all__ = [
     "ObjectStorageHarness",
     "RateLimiterContract",
     "RateLimiterHarness",
+    "ScriptedGpu",
+    "SignIn",
+    "SignInAsync",
     "TaskQueueContract",
     "TaskQueueHarness",
+    "deployment_on",
     "memory_deployment",
 ]

@@ -7,7 +7,7 @@ from enum import StrEnum
 import httpx
 from attrs import define, field
 
-from s3edge.testing.client_time import ClientTime
+from s3edge.testing.clock import ManualClock
 
 
 class Fault(StrEnum):
@@ -49,7 +49,7 @@ class Faults:
     """
 
     seed: int
-    time: ClientTime
+    time: ManualClock
     rate: float = 0.5
     kinds: Sequence[Fault] = ALL_FAULTS
     counts: dict[Fault, int] = field(factory=dict)

@@ -8,7 +8,7 @@ import msgspec
 from attrs import define, field
 
 from s3edge.client import AsyncClient, Client
-from s3edge.testing.client_time import ClientTime
+from s3edge.testing.clock import ManualClock
 
 
 BASE_URL = "http://api.test"
@@ -54,7 +54,7 @@ class ScriptedApi:
         requests: What came in.
     """
 
-    time: ClientTime = field(factory=ClientTime)
+    time: ManualClock = field(factory=ManualClock)
     answers: list[Answer] = field(factory=list)
     requests: list[httpx.Request] = field(factory=list)
 

@@ -13,7 +13,7 @@ from PIL import Image
 from s3edge.client import AsyncClient, Client, S3EdgeError
 from s3edge.client.drivers import transport_to
 from s3edge.testing import MemoryDeployment, memory_deployment
-from s3edge.testing.client_time import ClientTime
+from s3edge.testing.clock import ManualClock
 from s3edge.testing.faulty_transport import (
     ALL_FAULTS,
     AsyncFaultyTransport,
@@ -103,7 +103,7 @@ async def test_async_client_under_faults(deployment: MemoryDeployment, image: by
     app = create_app(deployment.web, runs_gateway=False)
     total: dict[Fault, int] = {}
     for seed in range(RUNS):
-        time = ClientTime(chance=seed % 11 / 10)
+        time = ManualClock(chance=seed % 11 / 10)
         faults = Faults(seed, time, rate=0.1 + seed % 7 / 10)
         network = AsyncFaultyTransport(httpx.ASGITransport(app), faults)
         token = deployment.authenticator.issue(User(uuid4(), Tier.PRO))
@@ -170,7 +170,7 @@ def test_client_under_faults(
     """A thousand users of ``Client``: likewise."""
     total: dict[Fault, int] = {}
     for seed in range(RUNS):
-        time = ClientTime(chance=seed % 11 / 10)
+        time = ManualClock(chance=seed % 11 / 10)
         faults = Faults(seed, time, rate=0.1 + seed % 7 / 10)
         network = FaultyTransport(_Shared(app_network), faults)
         token = sync_deployment.authenticator.issue(User(uuid4(), Tier.PRO))

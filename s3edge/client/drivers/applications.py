@@ -2,12 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import httpx
 
 from s3edge.client.drivers.network import AsyncTransport, Transport
 from s3edge.client.in_process import Lifespan, LoopThread, is_asgi
+
+
+NewEventLoop: TypeAlias = Callable[[], asyncio.AbstractEventLoop]
 
 
 class AppTransport(httpx.BaseTransport):
@@ -17,10 +20,13 @@ class AppTransport(httpx.BaseTransport):
     Args:
         app: The application.
         runs_lifespan: Whether its lifespan begins with the first request and ends on close.
+        new_event_loop: Makes the loop.
     """
 
-    def __init__(self, app: Callable[..., Any], *, runs_lifespan: bool) -> None:
-        self._loop = LoopThread()
+    def __init__(
+        self, app: Callable[..., Any], *, runs_lifespan: bool, new_event_loop: NewEventLoop
+    ) -> None:
+        self._loop = LoopThread(new_event_loop)
         self._transport = AsyncAppTransport(app, runs_lifespan=runs_lifespan)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
@@ -107,10 +113,15 @@ class _Whole(httpx.SyncByteStream, httpx.AsyncByteStream):
         yield self._content
 
 
-def transport_to(app: Callable[..., Any], *, runs_lifespan: bool) -> Transport:
+def transport_to(
+    app: Callable[..., Any],
+    *,
+    runs_lifespan: bool,
+    new_event_loop: NewEventLoop = asyncio.new_event_loop,
+) -> Transport:
     """Return what hands a ``Client``'s requests to an application."""
     if is_asgi(app):
-        return AppTransport(app, runs_lifespan=runs_lifespan)
+        return AppTransport(app, runs_lifespan=runs_lifespan, new_event_loop=new_event_loop)
     return httpx.WSGITransport(app)
 
 

@@ -188,12 +188,12 @@ def test_the_fixtures_are_a_deployment(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text('pytest_plugins = ["s3edge.testing.pytest_plugin"]')
     (tmp_path / "test_mine.py").write_text(
         "from PIL import Image\n"
-        "def test_mine(s3edge_client, s3edge_deployment, s3edge_user):\n"
+        "def test_mine(s3edge_client, s3edge_storage, s3edge_user):\n"
         "    image = s3edge_client.upload(Image.new('L', (2, 2), 255))\n"
         "    result = s3edge_client.segment(image, 'bright').wait(timeout=30)\n"
         "    assert result.mask.to_numpy().all()\n"
         "    assert s3edge_client.me().user_id == s3edge_user.user_id\n"
-        "    assert len(s3edge_deployment.storage.keys()) == 2\n"
+        "    assert len(s3edge_storage.keys()) == 2\n"
     )
     ran = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider"],

@@ -17,7 +17,7 @@ from s3edge.client import (
     UnreadableAnswer,
 )
 from s3edge.client.retries import retry_after_s
-from s3edge.testing.client_time import ClientTime
+from s3edge.testing.clock import ManualClock
 from s3edge.testing.scripted_api import ScriptedApi, ok, refused
 from s3edge.values import RateLimit
 
@@ -80,7 +80,7 @@ def test_pauses_double_up_to_eight_seconds(api: ScriptedApi) -> None:
     api.answer(*(httpx.ConnectError("x") for _ in range(7)), ok(ME))
     api.client(max_retries=7).me()
     assert api.time.pauses == [0.5, 1, 2, 4, 8, 8, 8]
-    patient = ScriptedApi(ClientTime(chance=0.25))
+    patient = ScriptedApi(ManualClock(chance=0.25))
     patient.answer(*(httpx.ConnectError("x") for _ in range(3)), ok(ME))
     patient.client().me()
     assert patient.time.pauses == [0.125, 0.25, 0.5]
@@ -104,7 +104,7 @@ def test_the_server_says_when_to_come_back(api: ScriptedApi) -> None:
 @pytest.mark.parametrize("value", [None, "", "soon", "-3", "1.5", "9 May", "٣"])
 def test_a_retry_after_that_says_nothing_is_none(value: str | None) -> None:
     """Then the usual pause is made."""
-    assert retry_after_s(value, ClientTime().now()) is None
+    assert retry_after_s(value, ManualClock().now()) is None
 
 
 async def test_a_wait_beyond_the_budget_is_raised_at_once(api: ScriptedApi) -> None:
