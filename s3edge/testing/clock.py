@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for_all
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ START = datetime(2026, 1, 1, 12, tzinfo=UTC)
 """Any time would do; one that is always the same makes failures repeat."""
 
 PATIENCE_S = 30.0
-"""How long, in real time, something may go on before a test is told that it does not end."""
+"""How long a deployment may take to come to rest, in real time; the slowest takes milliseconds."""
 
 
 class ManualClock:
@@ -30,6 +30,7 @@ class ManualClock:
     Args:
         start: The first time it tells, aware and in UTC.
         chance: As below.
+        patience_s: How long, in real time, something may go on before a test is told so.
 
     Attributes:
         elapsed_s: How long it has been since the start, in seconds.
@@ -37,8 +38,11 @@ class ManualClock:
         pauses: How long each pause of a client was, in seconds, in order.
     """
 
-    def __init__(self, start: datetime = START, *, chance: float = 1.0) -> None:
+    def __init__(
+        self, start: datetime = START, *, chance: float = 1.0, patience_s: float = PATIENCE_S
+    ) -> None:
         self._start = start
+        self._patience_s = patience_s
         self._moved = threading.Condition()
         self._loops: list[ClockedLoop] = []
         self._waiting = 0
@@ -82,17 +86,17 @@ class ManualClock:
             RuntimeError: One does not come to rest.
         """
         resting = self._resting()
-        done, going_on = wait_for_all(resting, PATIENCE_S)
+        done, going_on = wait_for_all(resting, self._patience_s)
         if going_on:
             message = (
-                f"a deployment has not come to rest for {PATIENCE_S:g} s: something goes on in it"
+                f"a deployment has not come to rest in {self._patience_s:g} s: something goes on"
             )
             raise RuntimeError(message)
         for each in done:
             each.result()
 
     @contextmanager
-    def standing_still(self) -> Iterator[None]:
+    def standing_still(self) -> Generator[None, None, None]:
         """
         Let no time pass within this context but by ``advance``.
 
@@ -122,19 +126,19 @@ class ManualClock:
         return ClockedLoop(self)
 
     @contextmanager
-    def waiting(self) -> Iterator[None]:
+    def waiting(self) -> Generator[None, None, None]:
         """Say that, within this context, somebody waits for what a loop does."""
         with self._counted(waiting=1):
             yield
 
     @contextmanager
-    def not_waiting(self) -> Iterator[None]:
+    def not_waiting(self) -> Generator[None, None, None]:
         """Except from ``waiting`` what depends on another thread."""
         with self._counted(waiting=-1):
             yield
 
     @contextmanager
-    def opening(self) -> Iterator[None]:
+    def opening(self) -> Generator[None, None, None]:
         """Say that a deployment opens or closes: then no test could move the time."""
         with self._counted(opening=1):
             yield
@@ -158,7 +162,7 @@ class ManualClock:
         return True
 
     @contextmanager
-    def _counted(self, *, waiting: int = 0, opening: int = 0) -> Iterator[None]:
+    def _counted(self, *, waiting: int = 0, opening: int = 0) -> Generator[None, None, None]:
         with self._moved:
             self._waiting += waiting
             self._opening += opening
@@ -197,7 +201,7 @@ class ManualClock:
         until_s = self.elapsed_s + seconds
         with self._moved:
             passed = self._moved.wait_for(
-                lambda: self.elapsed_s >= until_s or not self._stands_still, PATIENCE_S
+                lambda: self.elapsed_s >= until_s or not self._stands_still, self._patience_s
             )
         if not passed:
             message = (

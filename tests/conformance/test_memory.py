@@ -1,6 +1,6 @@
 """The in-memory ports keep every promise: they are the reference for all others."""
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from uuid import uuid4
 
@@ -13,6 +13,7 @@ from s3edge.memory import (
     MemoryRateLimiter,
     ThresholdBackend,
 )
+from s3edge.ports import InferenceBackend
 from s3edge.rules.keys import unsigned, upload_key
 from s3edge.testing import (
     AuthenticatorContract,
@@ -26,6 +27,7 @@ from s3edge.testing import (
     ObjectStorageHarness,
     RateLimiterContract,
     RateLimiterHarness,
+    ScriptedGpu,
 )
 from s3edge.testing.contracts.database_machine import database_machine
 from s3edge.values import User
@@ -90,23 +92,39 @@ class TestMemoryDatabase(DatabaseContract):
 TestMemoryDatabaseMachine = database_machine(open_database).TestCase
 
 
+def on_empty_storage(
+    make: Callable[[MemoryObjectStorage], InferenceBackend],
+) -> InferenceBackendHarness:
+    """Return a backend's harness on an empty storage."""
+    storage = MemoryObjectStorage(BASE_URL, ManualClock())
+
+    async def chunks(content: bytes) -> AsyncIterator[bytes]:
+        yield content
+
+    async def put_image(content: bytes, content_type: str) -> str:
+        key = upload_key(uuid4(), uuid4())
+        await storage.put(key, chunks(content), content_type=content_type)
+        return storage.url_for(key)
+
+    return InferenceBackendHarness(make(storage), storage, put_image)
+
+
 class TestThresholdBackend(InferenceBackendContract):
     """``ThresholdBackend``."""
 
     @pytest.fixture
     def harness(self) -> InferenceBackendHarness:
         """Return a backend on an empty storage."""
-        storage = MemoryObjectStorage(BASE_URL, ManualClock())
+        return on_empty_storage(ThresholdBackend)
 
-        async def chunks(content: bytes) -> AsyncIterator[bytes]:
-            yield content
 
-        async def put_image(content: bytes, content_type: str) -> str:
-            key = upload_key(uuid4(), uuid4())
-            await storage.put(key, chunks(content), content_type=content_type)
-            return storage.url_for(key)
+class TestScriptedGpu(InferenceBackendContract):
+    """``ScriptedGpu``, of which a test has said nothing."""
 
-        return InferenceBackendHarness(ThresholdBackend(storage), storage, put_image)
+    @pytest.fixture
+    def harness(self) -> InferenceBackendHarness:
+        """Return a backend on an empty storage."""
+        return on_empty_storage(lambda storage: ScriptedGpu(storage, ManualClock()))
 
 
 class TestMemoryRateLimiter(RateLimiterContract):
