@@ -72,9 +72,15 @@ def s3edge_clock() -> ManualClock:
 
 
 @pytest.fixture
-def s3edge_storage(s3edge_clock: ManualClock) -> ObjectStorage:
+def s3edge_base_url() -> str:
+    """Where the deployment takes itself to be reached; override it where a host mounts it elsewhere."""
+    return IN_PROCESS_URL
+
+
+@pytest.fixture
+def s3edge_storage(s3edge_base_url: str, s3edge_clock: ManualClock) -> ObjectStorage:
     """What holds images and masks; override it with a storage of your own."""
-    return MemoryObjectStorage(IN_PROCESS_URL, s3edge_clock)
+    return MemoryObjectStorage(s3edge_base_url, s3edge_clock)
 
 
 @pytest.fixture
@@ -117,10 +123,13 @@ def s3edge_app(s3edge_deployment: Deployment) -> Callable[..., Any]:
 
 @pytest.fixture
 def s3edge_signing_in(
-    s3edge_app: Callable[..., Any], s3edge_deployment: Deployment, s3edge_clock: ManualClock
+    s3edge_app: Callable[..., Any],
+    s3edge_base_url: str,
+    s3edge_deployment: Deployment,
+    s3edge_clock: ManualClock,
 ) -> Iterator[SigningIn]:
     """What all clients of a test share; the application runs from the first call to the test's end."""
-    signing_in = SigningIn(s3edge_app, s3edge_deployment, s3edge_clock)
+    signing_in = SigningIn(s3edge_app, s3edge_base_url, s3edge_deployment, s3edge_clock)
     yield signing_in
     signing_in.close()
 

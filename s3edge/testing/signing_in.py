@@ -29,11 +29,15 @@ class SigningIn:
 
     Args:
         app: ASGI or WSGI.
-        deployment: What the application serves.
+        base_url: What it takes itself to be reached at.
+        deployment: What it serves.
         clock: The time of the clients, and of an ASGI application.
     """
 
-    def __init__(self, app: Callable[..., Any], deployment: Deployment, clock: ManualClock) -> None:
+    def __init__(
+        self, app: Callable[..., Any], base_url: str, deployment: Deployment, clock: ManualClock
+    ) -> None:
+        self.base_url = base_url
         self._deployment = deployment
         self._clock = clock
         self._inner = transport_to(app, runs_lifespan=True, new_event_loop=clock.new_event_loop)
@@ -88,7 +92,7 @@ class SignIn:
             max_retries: As in ``Client``.
         """
         return Client(
-            base_url=IN_PROCESS_URL,
+            base_url=self._signing_in.base_url,
             token=self._signing_in.token(user, tier, credits),
             timeout=timeout,
             max_retries=max_retries,
@@ -119,7 +123,7 @@ class SignInAsync:
     ) -> AsyncClient:
         """Return a client, as ``SignIn`` does."""
         return AsyncClient(
-            base_url=IN_PROCESS_URL,
+            base_url=self._signing_in.base_url,
             token=self._signing_in.token(user, tier, credits),
             timeout=timeout,
             max_retries=max_retries,

@@ -46,9 +46,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
 
 
 def test_the_example_keeps_every_promise(installed: Mapping[str, str], tmp_path: Path) -> None:
-    """What is installed passes the suite of its port, all of it."""
-    for name in ("conftest.py", "pyproject.toml", "test_blobs.py"):
+    """What is installed passes the suite of its port, all of it, and its tests in a deployment."""
+    for name in ("conftest.py", "pyproject.toml", "test_blobs.py", "test_deployed.py"):
         shutil.copy(EXAMPLE / name, tmp_path)
+    deployed = (tmp_path / "test_deployed.py").read_text("utf-8").count("\ndef test_")
     ran = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
         env=os.environ | installed,
@@ -59,7 +60,9 @@ def test_the_example_keeps_every_promise(installed: Mapping[str, str], tmp_path:
         check=False,
     )
     assert ran.returncode == 0, ran.stdout
-    assert f"{len(PROMISES)} passed" in ran.stdout
+    passed = f"{len(PROMISES) + deployed} passed"
+    assert passed in ran.stdout
+    assert passed in (EXAMPLE.parents[1] / "docs" / "how-to" / "write-an-adapter.md").read_text()
 
 
 def test_an_image_goes_the_whole_way_through_it(

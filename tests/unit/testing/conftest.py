@@ -11,6 +11,7 @@ from s3edge.testing import Deployment, ManualClock
 from s3edge.testing.pytest_plugin import (
     pytest_configure,
     s3edge_backend,
+    s3edge_base_url,
     s3edge_client,
     s3edge_clock,
     s3edge_deployment,
@@ -28,6 +29,7 @@ from s3edge_wsgi import create_app as create_wsgi_app
 __all__ = [
     "pytest_configure",
     "s3edge_backend",
+    "s3edge_base_url",
     "s3edge_client",
     "s3edge_clock",
     "s3edge_deployment",

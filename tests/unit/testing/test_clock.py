@@ -161,7 +161,7 @@ def test_what_never_rests_is_said(clock: ManualClock, run: Run) -> None:
             await asyncio.sleep(0)
 
     work = run(restless())
-    with pytest.raises(RuntimeError, match="has not come to rest in 0.05 s"):
+    with pytest.raises(RuntimeError, match=r"has not come to rest in 0\.05 s"):
         clock.settle()
     stop.set()
     work.result(LIMIT_S)

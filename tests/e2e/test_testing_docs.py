@@ -1,0 +1,128 @@
+"""What the documents show of tests is run as it stands, by a pytest of its own."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+
+HOW_TO = Path(__file__).parents[2] / "docs" / "how-to"
+
+PLUGIN = "s3edge.testing.pytest_plugin"
+
+
+def blocks_of(page: str) -> list[tuple[str | None, str]]:
+    """Return a page's Python, each block with the name of the file that the line before it gives."""
+    text = (HOW_TO / page).read_text("utf-8")
+    found = re.finditer(
+        r"(?:^[^\n`]*`(?P<name>[\w/]+\.py)`:\n\n)?^```python\n(?P<code>.*?)^```",
+        text,
+        re.DOTALL | re.MULTILINE,
+    )
+    return [(block["name"], block["code"]) for block in found]
+
+
+def block_with(page: str, text: str) -> str:
+    """Return the one block that has this text."""
+    (block,) = [code for _, code in blocks_of(page) if text in code]
+    return block
+
+
+def counts_in(page: str) -> list[str]:
+    """Return what a page says that pytest prints in the end."""
+    return re.findall(r"^(\d+ passed) in", (HOW_TO / page).read_text("utf-8"), re.MULTILINE)
+
+
+def run_pytest(folder: Path, files: Mapping[str, str], *arguments: str) -> str:
+    """Write files and run pytest among them; return what it printed."""
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, "utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider"]
+    ran = subprocess.run(
+        [*command, "--import-mode=importlib", "--strict-markers", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    return ran.stdout + ran.stderr
+
+
+def test_an_app_teams_tests_pass(tmp_path: Path) -> None:
+    """The example, over both doors; what waits while the test goes on; and a host of one's own."""
+    page = "test-your-app.md"
+    named = {name: code for name, code in blocks_of(page) if name is not None}
+    example = named["test_product_photos.py"]
+    files = {
+        "conftest.py": block_with(page, "pytest_plugins"),
+        "product_photos.py": named["product_photos.py"],
+        "test_product_photos.py": example,
+        "wsgi/conftest.py": block_with(page, "s3edge_wsgi"),
+        "wsgi/test_product_photos.py": example,
+        "wsgi/test_waiting.py": block_with(page, "standing_still"),
+        "test_waiting.py": block_with(page, "standing_still"),
+        "mounted/test_mounted.py": block_with(page, "Mount("),
+    }
+    printed = run_pytest(tmp_path, files, "-o", "pythonpath=.")
+    count = example.count("\ndef test_")
+    assert counts_in(page) == [f"{count} passed"]
+    assert f"{2 * count + 3} passed" in printed, printed
+
+
+def test_nothing_is_there_that_was_not_asked_for(tmp_path: Path) -> None:
+    """Installed alone, s3edge adds no fixture, marker or option to anybody's pytest."""
+    files = {
+        "test_mine.py": (
+            "import sys\n"
+            "import s3edge.client\n"
+            "def test_mine(request):\n"
+            "    assert not [name for name in sys.modules if name.startswith('s3edge.testing')]\n"
+            "    assert not request.config.pluginmanager.has_plugin('s3edge.testing.pytest_plugin')\n"
+        ),
+    }
+    assert "1 passed" in run_pytest(tmp_path, files)
+    assert "s3edge" not in run_pytest(tmp_path, files, "--fixtures", "--markers", "--help")
+    assert "s3edge_clock" in run_pytest(tmp_path, files, "--fixtures", "-p", PLUGIN)
+    assert "@pytest.mark.s3edge(rate_limits" in run_pytest(
+        tmp_path, files, "--markers", "-p", PLUGIN
+    )
+
+
+def test_the_client_needs_no_pytest() -> None:
+    """Nor do the command line and the server, which import no test helper."""
+    program = (
+        "import sys; sys.modules['pytest'] = None;"
+        "import s3edge.client, s3edge.cli.server, s3edge_starlette, s3edge_wsgi;"
+        "sys.exit(any(name.startswith('s3edge.testing') for name in sys.modules))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("marker", "says"),
+    [
+        ("s3edge(credits=3)", "does not know credits; it takes rate_limits, initial_credits"),
+        ("s3edge(3)", "takes keywords only"),
+        ("s3edge(rate_limits='free=3')", "cannot read 'free=3'"),
+    ],
+)
+def test_a_marker_that_cannot_be_read_is_an_error(tmp_path: Path, marker: str, says: str) -> None:
+    """It says what there is."""
+    files = {
+        "conftest.py": f"pytest_plugins = [{PLUGIN!r}]\n",
+        "test_mine.py": (
+            f"import pytest\n@pytest.mark.{marker}\ndef test_mine(s3edge_client): pass\n"
+        ),
+    }
+    printed = run_pytest(tmp_path, files)
+    assert says in printed
+    assert "1 error" in printed
