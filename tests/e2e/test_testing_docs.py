@@ -1,17 +1,19 @@
 """What the documents show of tests is run as it stands, by a pytest of its own."""
 
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from importlib.metadata import entry_points
 from pathlib import Path
-
-import pytest
 
 
 HOW_TO = Path(__file__).parents[2] / "docs" / "how-to"
 
 PLUGIN = "s3edge.testing.pytest_plugin"
+
+NO_PLUGINS = "PYTEST_DISABLE_PLUGIN_AUTOLOAD"
 
 
 def blocks_of(page: str) -> list[tuple[str | None, str]]:
@@ -36,16 +38,24 @@ def counts_in(page: str) -> list[str]:
     return re.findall(r"^(\d+ passed) in", (HOW_TO / page).read_text("utf-8"), re.MULTILINE)
 
 
-def run_pytest(folder: Path, files: Mapping[str, str], *arguments: str) -> str:
+def run_pytest(
+    folder: Path, files: Mapping[str, str], *arguments: str, loads_plugins: bool = False
+) -> str:
     """Write files and run pytest among them; return what it printed."""
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content, "utf-8")
     command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider"]
+    environment = {name: value for name, value in os.environ.items() if name != NO_PLUGINS}
+    if not loads_plugins:
+        # Those that happen to be installed here take seconds to load.
+        environment[NO_PLUGINS] = "1"
+        command += ["-p", "anyio"]
     ran = subprocess.run(
         [*command, "--import-mode=importlib", "--strict-markers", *arguments],
         cwd=folder,
+        env=environment,
         capture_output=True,
         text=True,
         timeout=100,
@@ -75,23 +85,28 @@ def test_an_app_teams_tests_pass(tmp_path: Path) -> None:
     assert f"{2 * count + 3} passed" in printed, printed
 
 
+MINE = """
+import sys
+
+import pytest
+
+import s3edge.client
+
+
+def test_mine(request):
+    with pytest.raises(pytest.FixtureLookupError):
+        request.getfixturevalue("s3edge_clock")
+    assert not [line for line in request.config.getini("markers") if line.startswith("s3edge")]
+    assert not [name for name in sys.modules if name.startswith("s3edge.testing")]
+"""
+
+
 def test_nothing_is_there_that_was_not_asked_for(tmp_path: Path) -> None:
-    """Installed alone, s3edge adds no fixture, marker or option to anybody's pytest."""
-    files = {
-        "test_mine.py": (
-            "import sys\n"
-            "import s3edge.client\n"
-            "def test_mine(request):\n"
-            "    assert not [name for name in sys.modules if name.startswith('s3edge.testing')]\n"
-            "    assert not request.config.pluginmanager.has_plugin('s3edge.testing.pytest_plugin')\n"
-        ),
-    }
-    assert "1 passed" in run_pytest(tmp_path, files)
-    assert "s3edge" not in run_pytest(tmp_path, files, "--fixtures", "--markers", "--help")
-    assert "s3edge_clock" in run_pytest(tmp_path, files, "--fixtures", "-p", PLUGIN)
-    assert "@pytest.mark.s3edge(rate_limits" in run_pytest(
-        tmp_path, files, "--markers", "-p", PLUGIN
-    )
+    """Whoever installs s3edge has no fixture and no marker of it until they switch them on."""
+    assert not [each for each in entry_points(group="pytest11") if "s3edge" in each.value]
+    assert "1 passed" in run_pytest(tmp_path, {"test_mine.py": MINE}, loads_plugins=True)
+    switched_on = run_pytest(tmp_path, {}, "-p", PLUGIN)
+    assert "DID NOT RAISE" in switched_on
 
 
 def test_the_client_needs_no_pytest() -> None:
@@ -107,22 +122,27 @@ def test_the_client_needs_no_pytest() -> None:
     assert (ran.returncode, ran.stderr) == (0, "")
 
 
-@pytest.mark.parametrize(
-    ("marker", "says"),
-    [
-        ("s3edge(credits=3)", "does not know credits; it takes rate_limits, initial_credits"),
-        ("s3edge(3)", "takes keywords only"),
-        ("s3edge(rate_limits='free=3')", "cannot read 'free=3'"),
-    ],
-)
-def test_a_marker_that_cannot_be_read_is_an_error(tmp_path: Path, marker: str, says: str) -> None:
+MARKED = """
+import pytest
+
+
+@pytest.mark.s3edge(credits=3)
+def test_unknown(s3edge_client): pass
+
+
+@pytest.mark.s3edge(3)
+def test_positional(s3edge_client): pass
+
+
+@pytest.mark.s3edge(rate_limits="free=3")
+def test_unreadable(s3edge_client): pass
+"""
+
+
+def test_a_marker_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     """It says what there is."""
-    files = {
-        "conftest.py": f"pytest_plugins = [{PLUGIN!r}]\n",
-        "test_mine.py": (
-            f"import pytest\n@pytest.mark.{marker}\ndef test_mine(s3edge_client): pass\n"
-        ),
-    }
-    printed = run_pytest(tmp_path, files)
-    assert says in printed
-    assert "1 error" in printed
+    printed = run_pytest(tmp_path, {"test_mine.py": MARKED}, "-p", PLUGIN)
+    assert "does not know credits; it takes rate_limits, initial_credits" in printed
+    assert "takes keywords only" in printed
+    assert "cannot read 'free=3'" in printed
+    assert "3 errors" in printed
