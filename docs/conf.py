@@ -34,7 +34,7 @@ nitpick_ignore_regex = [
     # The standard library's.
     (
         r"py:.*",
-        r"(collections(\.abc)?|contextlib|datetime|enum|os|pathlib|subprocess|typing|uuid)\..*",
+        r"(asyncio|collections(\.abc)?|contextlib|datetime|enum|os|pathlib|subprocess|typing|uuid)\..*",
     ),
     # Other packages', and attrs' marker for a default that is made anew for each value.
     (r"py:.*", r"(anyio|attr|httpx|hypothesis|np|numpy|PIL|psycopg)\..*"),
@@ -43,7 +43,7 @@ nitpick_ignore_regex = [
     # Its exceptions, which one table in reference/sdk.md lists.
     (r"py:exc", r"[A-Z]\w+"),
     # What a test is handed, and does not build itself: the source has the docstrings.
-    (r"py:.*", r"s3edge\.(gateway|memory|web)\..*"),
+    (r"py:.*", r"s3edge\.(gateway|memory|testing\.signing_in|web)\..*"),
 ]
 
 

@@ -59,7 +59,7 @@ class ScriptedGpu:
 
     @property
     def requests(self) -> Sequence[PredictRequest]:
-        """What it was asked so far, in order: each try by itself, so that retries are seen."""
+        """What it was asked so far. Each try is there by itself, so that retries are seen."""
         self._clock.settle()
         return tuple(self._asked)
 
