@@ -46,7 +46,7 @@ class ManualClock:
         self._moved = threading.Condition()
         self._loops: list[ClockedLoop] = []
         self._waiting = 0
-        self._opening = 0
+        self._closing = 0
         self._stands_still = False
         self._target_s = 0.0
         self.elapsed_s = 0.0
@@ -138,9 +138,9 @@ class ManualClock:
             yield
 
     @contextmanager
-    def opening(self) -> Generator[None, None, None]:
-        """Say that a deployment opens or closes: then no test could move the time."""
-        with self._counted(opening=1):
+    def closing(self) -> Generator[None, None, None]:
+        """Say that a deployment closes: time jumps in any case, as no test goes on that could move it."""
+        with self._counted(closing=1):
             yield
 
     def enter(self, loop: ClockedLoop) -> None:
@@ -156,22 +156,22 @@ class ManualClock:
     def jump(self, loop: ClockedLoop) -> bool:
         """Implement ``LoopTime``."""
         jumps = self._waiting and not self._stands_still
-        if not (jumps or self._opening or loop.due_s <= self._target_s):
+        if not (jumps or self._closing or loop.due_s <= self._target_s):
             return False
         self._move_to(loop.due_s, loop)
         return True
 
     @contextmanager
-    def _counted(self, *, waiting: int = 0, opening: int = 0) -> Generator[None, None, None]:
+    def _counted(self, *, waiting: int = 0, closing: int = 0) -> Generator[None, None, None]:
         with self._moved:
             self._waiting += waiting
-            self._opening += opening
+            self._closing += closing
         try:
             yield
         finally:
             with self._moved:
                 self._waiting -= waiting
-                self._opening -= opening
+                self._closing -= closing
 
     def _move_to(self, elapsed_s: float, mover: ClockedLoop | None = None) -> None:
         with self._moved:

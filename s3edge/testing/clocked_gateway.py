@@ -25,14 +25,14 @@ class ClockedGateway(Gateway):
         if isinstance(loop, ClockedLoop):
             loop.workers = to_thread.current_default_thread_limiter()
         clock = clock_of(self)
-        with ExitStack() as closing:
+        with ExitStack() as to_the_end:
             async with AsyncExitStack() as stack:
-                with clock.opening():
+                with clock.waiting():
                     running = await stack.enter_async_context(Gateway.running(self))
                 try:
                     yield running
                 finally:
-                    closing.enter_context(clock.opening())
+                    to_the_end.enter_context(clock.closing())
 
 
 class ClockedWebApp(WebApp):

@@ -2,10 +2,12 @@
 
 import asyncio
 import io
-from collections.abc import AsyncIterable
-from typing import Any
+from collections.abc import AsyncIterable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Self
 from uuid import uuid4
 
+import anyio
 import pytest
 from anyio import to_thread
 from PIL import Image
@@ -260,6 +262,15 @@ def test_the_same_time_for_all(
 class BusyStorage(MemoryObjectStorage):
     """Keeps a thread busy before it has stored anything."""
 
+    async def __aenter__(self) -> Self:
+        """Take a while to open."""
+        await anyio.sleep(3)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Take a while to close."""
+        await anyio.sleep(3)
+
     async def put(self, key: str, chunks: AsyncIterable[bytes], **more: Any) -> StoredObject:
         """Implement ``ObjectStorage``."""
         await to_thread.run_sync(sum, range(1_000_000))
@@ -282,6 +293,62 @@ class TestOnAStorageOfOnesOwn:
         for _ in range(3):
             assert s3edge_client.segment(image, "x").refresh().status == "done"
         assert len(s3edge_storage.keys()) == 4
+
+    def test_opening_takes_the_tests_time(
+        self, s3edge_client: Client, s3edge_clock: ManualClock
+    ) -> None:
+        """Nobody waits for what happens before the first answer, nor after the last."""
+        s3edge_client.me()
+        assert s3edge_clock.elapsed_s == 3
+
+
+def test_a_mask_may_take_time(
+    s3edge_client: Client, s3edge_gpu: ScriptedGpu, s3edge_clock: ManualClock, picture: Image.Image
+) -> None:
+    """The function that makes it may move the time, where it runs."""
+
+    def slow(_: PredictRequest) -> Image.Image:
+        s3edge_clock.advance(7)
+        return picture
+
+    s3edge_gpu.answer(slow)
+    task = s3edge_client.segment(s3edge_client.upload(picture), "x")
+    state = task.refresh()
+    assert state.status == "done"
+    assert state.updated_at == s3edge_clock.now()
+    assert s3edge_clock.elapsed_s == 7
+
+
+def test_threads_may_wait_together(
+    s3edge_sign_in: SignIn, s3edge_gpu: ScriptedGpu, s3edge_clock: ManualClock, picture: Image.Image
+) -> None:
+    """Each for a task of their own, and all of them in no time."""
+    s3edge_gpu.take(30)
+
+    def one(name: str) -> int:
+        client = s3edge_sign_in(name)
+        client.segment(client.upload(picture), "x").wait(timeout=600)
+        return client.me().credits
+
+    with ThreadPoolExecutor() as pool:
+        assert list(pool.map(one, "abcdef")) == [99] * 6
+    assert s3edge_clock.elapsed_s >= 30
+
+
+def test_a_client_of_ones_own_has_the_same_time(
+    s3edge_app: Callable[..., Any],
+    s3edge_deployment: Deployment,
+    s3edge_gpu: ScriptedGpu,
+    s3edge_clock: ManualClock,
+    picture: Image.Image,
+) -> None:
+    """By ``for_app``, which runs the application itself."""
+    s3edge_gpu.take(30)
+    token = s3edge_deployment.authenticator.issue(User(uuid4()))
+    around = s3edge_clock.surroundings()
+    with Client.for_app(s3edge_app, token=token, surroundings=around) as client:
+        client.segment(client.upload(picture), "x").wait(timeout=60)
+        assert s3edge_clock.elapsed_s == 30
 
 
 @pytest.mark.anyio
