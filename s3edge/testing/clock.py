@@ -194,11 +194,11 @@ class ManualClock:
         return [loop for loop in self._loops if loop.thread != threading.get_ident()]
 
     def _pause(self, seconds: float) -> None:
+        until_s = self.elapsed_s + seconds
         self.pauses.append(seconds)
         if not self._stands_still:
             self.advance(seconds)
             return
-        until_s = self.elapsed_s + seconds
         with self._moved:
             passed = self._moved.wait_for(
                 lambda: self.elapsed_s >= until_s or not self._stands_still, self._patience_s
