@@ -16,6 +16,10 @@ from uuid import UUID, uuid4
 import httpx
 from attrs import define, field
 
+from s3edge.gateway import RandomIds, SystemClock
+from s3edge.values import Tier
+from s3edge_embedded.issuer import LocalIssuer
+
 
 START_TIMEOUT_S = 30
 STOP_TIMEOUT_S = 60
@@ -90,6 +94,11 @@ class ServerProcess:
         process.wait()
         self._finish_log()
 
+    def end(self) -> None:
+        """Kill it if it runs: nobody needs it, nor its address, any more."""
+        if self.is_running():
+            self.kill()
+
     def stop(self) -> int:
         """Ask it to stop, and return its exit status."""
         self.ask_to_stop()
@@ -127,11 +136,13 @@ class ServerProcess:
         )
 
     def token(self, user_id: UUID, tier: str = "enterprise") -> str:
-        """Return a token, as an operator would make one."""
-        made = self.run("token", "--user", str(user_id), "--tier", tier)
-        if made.returncode != 0:
-            raise RuntimeError(made.stderr)
-        return made.stdout.strip()
+        """
+        Return a token of the local issuer's, as ``s3edge token`` would make one.
+
+        It is made here, with the deployment's key: a process for each would take a second of the machine.
+        """
+        data_dir = self.folder / self._environ()["S3EDGE_DATA_DIR"]
+        return LocalIssuer(data_dir, SystemClock(), RandomIds()).issue(user_id, Tier(tier))
 
     def client(self, user_id: UUID | None = None, tier: str = "enterprise") -> httpx.Client:
         """Return a client signed in as a user, by default as somebody new."""

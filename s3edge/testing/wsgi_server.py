@@ -18,10 +18,13 @@ MODULE = "served"
 APP = """
 import os
 
+from s3edge.cli.logs import configure_logs
 from s3edge.config import build, parse_settings
 from s3edge_wsgi import create_app
 
-deployment = build(parse_settings(os.environ), bound_url="")
+settings = parse_settings(os.environ)
+configure_logs(settings.log_level)
+deployment = build(settings, bound_url="")
 app = create_app(deployment.web, max_waits=4)
 """
 """What is served unless a test says otherwise: what the settings say."""
@@ -93,6 +96,11 @@ class WsgiServerProcess(ServerProcess):
     def release(self) -> None:
         """Give up the address."""
         self._listener.close()
+
+    def end(self) -> None:
+        """Kill it if it runs, and give up the address."""
+        super().end()
+        self.release()
 
     def start(self) -> None:
         """Start it, and return when it answers."""

@@ -1,38 +1,147 @@
 """Real server processes on loopback, and what is sent to them."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from PIL import Image, ImageDraw
 
 from s3edge.testing.server import ServerProcess, StartServer
+from tests.e2e.colours import COLOURS, Colour
+from tests.e2e.doors import DOORS, UVICORN, Door, is_decided
 
 
-@pytest.fixture
-def start_server(tmp_path: Path) -> Iterator[StartServer]:
-    """Start servers with settings of their own; they are ended with the test."""
-    servers: list[ServerProcess] = []
+FOLDER = Path(__file__).parent
 
-    def start(*arguments: str, **settings: str) -> ServerProcess:
-        folder = tmp_path / f"server-{len(servers)}"
+LIMITS_OFF = {"S3EDGE_RATE_LIMITS": "off"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse a run with a test that neither runs over every door nor says why not."""
+    for item in items:
+        if not isinstance(item, pytest.Function) or FOLDER not in item.path.parents:
+            continue
+        test = f"{item.path.relative_to(FOLDER).as_posix()}::{item.originalname}"
+        by_hand = any("door" in mark.args[0] for mark in item.iter_markers("parametrize"))
+        if not is_decided(test, item.fixturenames, by_hand):
+            message = (
+                f"{test} does not run over every door; take the fixture `door`, or what builds on"
+                " it, or give the reason in tests/e2e/doors.py"
+            )
+            raise pytest.UsageError(message)
+
+
+@pytest.fixture(params=DOORS, ids=str)
+def door(request: pytest.FixtureRequest) -> Door:
+    """Return each door in turn."""
+    found: Door = request.param
+    return found
+
+
+@pytest.fixture(params=COLOURS)
+def colour(request: pytest.FixtureRequest) -> Colour:
+    """Return each colour of the SDK in turn."""
+    found: Colour = request.param
+    return found
+
+
+class Servers:
+    """
+    Servers in folders of their own, which are ended together.
+
+    Args:
+        folder: Where the folders are made.
+        settings: Of all of them.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
+        self.started: list[ServerProcess] = []
+        self._folder = folder
+        self._settings = settings
+
+    def start(self, door: Door, *arguments: str, **settings: str) -> ServerProcess:
+        """Return a new server that runs."""
+        folder = self._folder / f"server-{len(self.started)}"
         folder.mkdir()
-        server = ServerProcess(folder, settings, arguments)
-        servers.append(server)
+        server = door.process(folder, {**self._settings, **settings}, arguments)
+        self.started.append(server)
         server.start()
         return server
 
-    yield start
-    for server in servers:
-        if server.is_running():
-            server.kill()
+    def end(self) -> None:
+        """Kill those that run."""
+        with ExitStack() as stack:
+            for server in self.started:
+                stack.callback(server.end)
+
+
+class SharedServers:
+    """
+    One server a door, started when it is first needed.
+
+    Args:
+        servers: Starts them.
+    """
+
+    def __init__(self, servers: Servers) -> None:
+        self._servers = servers
+        self._by_door: dict[str, ServerProcess] = {}
+
+    def at(self, door: Door) -> ServerProcess:
+        """Return the server that a door is on."""
+        if door.name not in self._by_door:
+            self._by_door[door.name] = self._servers.start(door)
+        return self._by_door[door.name]
+
+
+@pytest.fixture(scope="session")
+def shared_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedServers]:
+    """Return servers with every default but the limits, for the session."""
+    servers = Servers(tmp_path_factory.mktemp("shared"), LIMITS_OFF)
+    yield SharedServers(servers)
+    servers.end()
+
+
+@pytest.fixture
+def shared_server(door: Door, shared_servers: SharedServers) -> ServerProcess:
+    """Return the door's server that tests share: each has users of its own, and leaves it running."""
+    return shared_servers.at(door)
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[Servers]:
+    """Return what starts servers of the test's own."""
+    servers = Servers(tmp_path, {})
+    yield servers
+    servers.end()
+
+
+@pytest.fixture
+def start_door(door: Door, servers: Servers) -> StartServer:
+    """Start servers with settings of their own on the door; they are ended with the test."""
+
+    def start(*arguments: str, **settings: str) -> ServerProcess:
+        return servers.start(door, *arguments, **settings)
+
+    return start
+
+
+@pytest.fixture
+def start_server(servers: Servers) -> StartServer:
+    """Start ``s3edge serve`` with settings of its own; it is ended with the test."""
+
+    def start(*arguments: str, **settings: str) -> ServerProcess:
+        return servers.start(UVICORN, *arguments, **settings)
+
+    return start
 
 
 @pytest.fixture
 def server(start_server: StartServer) -> ServerProcess:
-    """Return a server with every default but the limits."""
-    return start_server(S3EDGE_RATE_LIMITS="off")
+    """Return ``s3edge serve`` with every default but the limits."""
+    return start_server(**LIMITS_OFF)
 
 
 @pytest.fixture(scope="session")

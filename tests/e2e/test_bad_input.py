@@ -1,18 +1,24 @@
 """What a broken or hostile client sends over a real socket, and what is left behind: nothing."""
 
 import json
+import select
 import struct
+import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
 from s3edge.testing.server import ServerProcess
+from tests.e2e.doors import Door
 
 
 LIMIT = 10 * 1024 * 1024
+
+WITHIN_S = 30.0
+"""Bounds what a test waits for; nothing is measured."""
 
 HEAD = (
     b'--B\r\nContent-Disposition: form-data; name="file"; filename="x.png"\r\n'
@@ -23,20 +29,28 @@ MULTIPART = {"Content-Type": "multipart/form-data; boundary=B"}
 
 
 @pytest.fixture
-def client(server: ServerProcess) -> Iterator[httpx.Client]:
+def client(shared_server: ServerProcess) -> Iterator[httpx.Client]:
     """Return a signed-in client."""
-    with server.client() as signed_in:
+    with shared_server.client() as signed_in:
         yield signed_in
 
 
-def stored(server: ServerProcess) -> list[Path]:
+def stored(server: ServerProcess) -> set[Path]:
     """Return every file in the media folder, unfinished ones too."""
     media = server.data_dir / "media"
-    return [
+    return {
         path
         for path in media.rglob("*")
         if path.is_file() and path.name not in {".media-secret", ".base-urls"}
-    ]
+    }
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    """Wait until something is so; fail when it never is."""
+    deadline = time.monotonic() + WITHIN_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def padded(image: bytes, size: int) -> bytes:
@@ -52,9 +66,10 @@ def in_chunks(body: bytes, size: int = 64 * 1024) -> Iterator[bytes]:
 
 @pytest.mark.parametrize("chunked", [False, True])
 def test_ten_mebibytes_are_accepted_and_one_byte_more_is_not(
-    server: ServerProcess, client: httpx.Client, scene: bytes, chunked: bool
+    shared_server: ServerProcess, client: httpx.Client, scene: bytes, chunked: bool
 ) -> None:
     """The limit is exact, with and without Content-Length, and a refused file leaves nothing."""
+    before = stored(shared_server)
     for size, status in ((LIMIT, 200), (LIMIT + 1, 413)):
         body = HEAD + padded(scene, size) + TAIL
         answer = client.post(
@@ -63,51 +78,49 @@ def test_ten_mebibytes_are_accepted_and_one_byte_more_is_not(
         assert answer.status_code == status, answer.text
         code = "FILE_TOO_LARGE" if status == 413 else None
         assert (answer.json()["error"] or {}).get("code") == code
-    assert len(stored(server)) == 1
+    assert len(stored(shared_server) - before) == 1
 
 
 def test_an_endless_body_is_refused_when_the_limit_is_passed(
-    server: ServerProcess, client: httpx.Client, scene: bytes
+    door: Door, shared_server: ServerProcess, client: httpx.Client, scene: bytes
 ) -> None:
-    """The answer comes while the client still sends."""
+    """The answer comes while the client still sends, if the server hands on what it has."""
+    before = stored(shared_server)
     sent = 0
 
-    def endless() -> Iterator[bytes]:
+    def too_much() -> Iterator[bytes]:
         nonlocal sent
         yield HEAD + scene
-        for _ in range(4096):
+        while sent < (16 * LIMIT if door.streams_bodies else 2 * LIMIT):
             sent += 64 * 1024
             yield b"\0" * (64 * 1024)
 
     # Sent by hand: an HTTP library would finish the body before it reads the answer.
-    with server.connect() as connection:
+    with shared_server.connect() as connection:
         connection.sendall(
             b"POST /api/v1/upload HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
             b"Content-Type: multipart/form-data; boundary=B\r\nAuthorization: "
             + client.headers["Authorization"].encode()
             + b"\r\n\r\n"
         )
-        answer = b""
-        connection.setblocking(False)  # noqa: FBT003
-        for chunk in endless():
-            connection.setblocking(True)  # noqa: FBT003
+        for chunk in too_much():
             connection.sendall(b"%x\r\n%b\r\n" % (len(chunk), chunk))
-            connection.setblocking(False)  # noqa: FBT003
-            try:
-                answer = connection.recv(65536)
-            except BlockingIOError:
-                continue
-            break
+            if select.select([connection], [], [], 0)[0]:
+                break
+        else:
+            connection.sendall(b"0\r\n\r\n")
+        answer = connection.recv(65536)
     assert answer.startswith(b"HTTP/1.1 413")
     assert sent < 4 * LIMIT
-    assert stored(server) == []
+    assert stored(shared_server) == before
 
 
 def test_a_client_that_stops_half_way_leaves_nothing(
-    server: ServerProcess, client: httpx.Client, scene: bytes
+    door: Door, shared_server: ServerProcess, client: httpx.Client, scene: bytes
 ) -> None:
     """The connection breaks in the middle of the file: no object, no temporary file."""
-    with server.connect() as connection:
+    before = stored(shared_server)
+    with shared_server.connect() as connection:
         connection.sendall(
             b"POST /api/v1/upload HTTP/1.1\r\nHost: x\r\nContent-Length: 5000000\r\n"
             b"Content-Type: multipart/form-data; boundary=B\r\nAuthorization: "
@@ -116,11 +129,12 @@ def test_a_client_that_stops_half_way_leaves_nothing(
             + HEAD
             + padded(scene, 1_000_000)
         )
-    # A whole upload afterwards; then the broken one's temporary file must be gone as well.
+        if door.streams_bodies:
+            eventually(lambda: len(stored(shared_server) - before) == 1)
+    eventually(lambda: stored(shared_server) == before)
     answer = client.post("/api/v1/upload", files={"file": ("x.png", scene, "image/png")})
     assert answer.status_code == 200
-    assert server.stop() == 0
-    assert len(stored(server)) == 1
+    assert len(stored(shared_server) - before) == 1
 
 
 @pytest.mark.parametrize(
@@ -140,18 +154,21 @@ def test_a_client_that_stops_half_way_leaves_nothing(
         ),
     ],
 )
-def test_a_broken_form_is_refused(server: ServerProcess, client: httpx.Client, body: bytes) -> None:
+def test_a_broken_form_is_refused(
+    shared_server: ServerProcess, client: httpx.Client, body: bytes
+) -> None:
     """Whatever is wrong with the form, the answer is 400 and nothing is stored."""
+    before = stored(shared_server)
     answer = client.post("/api/v1/upload", content=body, headers=MULTIPART)
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "INVALID_REQUEST")
-    assert stored(server) == []
+    assert stored(shared_server) == before
 
 
 def test_a_request_header_of_64_kib_harms_nobody(
-    server: ServerProcess, client: httpx.Client
+    shared_server: ServerProcess, client: httpx.Client
 ) -> None:
     """It is refused or ignored, and the next request is served."""
-    with server.connect() as connection:
+    with shared_server.connect() as connection:
         connection.sendall(
             b"GET /health HTTP/1.1\r\nHost: x\r\nX-Long: " + b"y" * 65_536 + b"\r\n\r\n"
         )
@@ -171,25 +188,29 @@ def test_a_request_header_of_64_kib_harms_nobody(
         ),
     ],
 )
-def test_a_head_without_an_end_is_cut(server: ServerProcess, beginning: bytes) -> None:
+def test_a_head_without_an_end_is_cut(
+    door: Door, shared_server: ServerProcess, beginning: bytes
+) -> None:
     """After 64 KiB that come to nothing the connection is closed, with or without an answer."""
+    is_trailer = beginning.endswith(b"0\r\n")
+    most = 64 * 1024 * 1024 if door.bounds_trailers or not is_trailer else 1024 * 1024
     line = b"x" * 64 if beginning.endswith((b": ", b"/")) else b"a: " + b"x" * 59 + b"\r\n"
     sent = 0
-    with server.connect() as connection:
+    with shared_server.connect() as connection:
         connection.sendall(beginning)
         try:
-            while sent < 64 * 1024 * 1024:
+            while sent < most:
                 connection.sendall(line * 64)
                 sent += 64 * len(line)
         except OSError:
             pass
     assert sent < 16 * 1024 * 1024
-    assert httpx.get(server.url + "/health").status_code == 200
+    assert httpx.get(shared_server.url + "/health").status_code == 200
 
 
-def test_a_trailer_is_no_header(server: ServerProcess, client: httpx.Client) -> None:
+def test_a_trailer_is_no_header(shared_server: ServerProcess, client: httpx.Client) -> None:
     """What comes behind the body signs nobody in."""
-    with server.connect() as connection:
+    with shared_server.connect() as connection:
         connection.sendall(
             b"GET /api/v1/me HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
             b"Transfer-Encoding: chunked\r\n\r\n0\r\nAuthorization: "
@@ -202,20 +223,21 @@ def test_a_trailer_is_no_header(server: ServerProcess, client: httpx.Client) -> 
     assert answer.startswith(b"HTTP/1.1 401")
 
 
-def test_what_is_no_http_is_refused_in_the_envelope(server: ServerProcess) -> None:
-    """Even what never becomes a request is answered in one form."""
-    with server.connect() as connection:
+def test_what_is_no_http_is_refused(door: Door, shared_server: ServerProcess) -> None:
+    """Even what never becomes a request is answered, and in the envelope where that is up to us."""
+    with shared_server.connect() as connection:
         connection.sendall(b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n")
         answer = b""
         while piece := connection.recv(65536):
             answer += piece
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400")
-    assert json.loads(body)["error"]["code"] == "INVALID_REQUEST"
+    if door.envelopes_bad_http:
+        assert json.loads(body)["error"]["code"] == "INVALID_REQUEST"
 
 
 def test_a_header_that_takes_long_to_read_is_not_read(
-    server: ServerProcess, client: httpx.Client
+    shared_server: ServerProcess, client: httpx.Client
 ) -> None:
     """Colour profiles that inflate a thousandfold are passed over: only dimensions are looked at."""
     profile = b"icc\0\0" + zlib.compress(bytes(1_000_000))
@@ -234,7 +256,7 @@ def png_chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def test_a_refused_segment_costs_nothing(
-    server: ServerProcess, client: httpx.Client, scene: bytes
+    shared_server: ServerProcess, client: httpx.Client, scene: bytes
 ) -> None:
     """After every kind of refusal the balance is whole and there is no row."""
     uploaded = client.post("/api/v1/upload", files={"file": ("x.png", scene, "image/png")}).json()[

@@ -1,123 +1,128 @@
-"""Nothing is ever charged twice or lost, whatever happens to the process."""
+"""Nothing is ever charged twice or lost, whatever happens to the process, and over each door."""
 
+import asyncio
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
-import httpx
+import pytest
 
+from s3edge.client import (
+    Client,
+    ConnectionFailed,
+    IdempotencyKeyReused,
+    InsufficientCredits,
+    Task,
+    TaskFailed,
+)
 from s3edge.testing.server import ServerProcess, StartServer
+from tests.e2e.colours import (
+    AnyClient,
+    AnyResult,
+    AnyTask,
+    Colour,
+    client_of,
+    done,
+    refused,
+    together,
+)
 
 
-def test_fifty_credits_buy_fifty_segmentations(start_server: StartServer, scene: bytes) -> None:
+WITHIN_S = 120.0
+
+CREDITS = 50
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_fifty_credits_buy_fifty_segmentations(start_door: StartServer, scene: bytes) -> None:
     """Of 200 concurrent requests 50 are accepted and 150 answered 402; the balance ends at 0."""
-    server = start_server(S3EDGE_RATE_LIMITS="off", S3EDGE_INITIAL_CREDITS="50")
-    with server.client() as client:
-        image_id = client.post(
-            "/api/v1/upload", files={"file": ("scene.png", scene, "image/png")}
-        ).json()["data"]["image_id"]
-        body = {"image_id": image_id, "text_prompt": "red"}
-        with ThreadPoolExecutor(200) as pool:
-            answers = list(
-                pool.map(lambda _: client.post("/api/v1/segment", json=body), range(200))
-            )
-        statuses = [answer.status_code for answer in answers]
-        assert (statuses.count(202), statuses.count(402)) == (50, 150)
-        assert client.get("/api/v1/me").json()["data"]["credits"] == 0
-        tasks = [a.json()["data"]["task_id"] for a in answers if a.status_code == 202]
-        for task_id in tasks:
-            assert wait_for_end(client, task_id) == "done"
+    server = start_door(S3EDGE_RATE_LIMITS="off", S3EDGE_INITIAL_CREDITS=str(CREDITS))
+    token = server.token(uuid4())
+    async with (
+        client_of("sync", server.url, token) as one,
+        client_of("async", server.url, token) as other,
+    ):
+        image = await done(one.upload(scene))
+
+        async def half_by(client: AnyClient) -> list[object]:
+            return await together(lambda: client.segment(image, "red"), 100)
+
+        outcomes = [it for half in await asyncio.gather(*map(half_by, (one, other))) for it in half]
+        refusals = [it for it in outcomes if isinstance(it, InsufficientCredits)]
+        tasks = [it for it in outcomes if isinstance(it, AnyTask)]
+        assert (len(tasks), len(refusals)) == (CREDITS, 150)
+        assert {error.status for error in refusals} == {402}
+        assert (await done(one.me())).credits == 0
+        for task in tasks:
+            result: AnyResult = await done(task.wait(timeout=WITHIN_S))
+            assert result.status == "done"
     reconciled = server.run("reconcile")
     assert (reconciled.returncode, reconciled.stdout) == (0, "1 accounts, nothing wrong\n")
 
 
-def test_one_key_buys_one_segmentation(server: ServerProcess, scene: bytes) -> None:
+async def test_one_key_buys_one_segmentation(
+    shared_server: ServerProcess, colour: Colour, scene: bytes
+) -> None:
     """Twenty requests with one Idempotency-Key make one task and cost one credit."""
-    with server.client() as client:
-        image_id = client.post(
-            "/api/v1/upload", files={"file": ("scene.png", scene, "image/png")}
-        ).json()["data"]["image_id"]
-        body = {"image_id": image_id, "text_prompt": "red"}
-        headers = {"Idempotency-Key": str(uuid4())}
-        with ThreadPoolExecutor(20) as pool:
-            answers = list(
-                pool.map(
-                    lambda _: client.post("/api/v1/segment", json=body, headers=headers), range(20)
-                )
-            )
-        assert {answer.status_code for answer in answers} == {202}
-        assert len({answer.json()["data"]["task_id"] for answer in answers}) == 1
-        replayed = [answer.headers.get("Idempotent-Replayed") for answer in answers]
-        assert (replayed.count(None), replayed.count("true")) == (1, 19)
-        assert client.get("/api/v1/me").json()["data"]["credits"] == 99
-        changed = client.post("/api/v1/segment", json=body | {"text_prompt": "x"}, headers=headers)
-        assert changed.json()["error"]["code"] == "IDEMPOTENCY_KEY_REUSED"
-        assert changed.status_code == 422
+    async with client_of(colour, shared_server.url, shared_server.token(uuid4())) as client:
+        image = await done(client.upload(scene))
+        key = str(uuid4())
+        tasks = await together(lambda: client.segment(image, "red", idempotency_key=key), 20)
+        assert len({task.id for task in tasks}) == 1
+        replayed = [task.replayed for task in tasks]
+        assert (replayed.count(False), replayed.count(True)) == (1, 19)
+        assert (await done(client.me())).credits == 99
+        changed = await refused(
+            IdempotencyKeyReused, lambda: client.segment(image, "x", idempotency_key=key)
+        )
+        assert changed.status == 422
 
 
-def test_a_killed_server_loses_nothing(start_server: StartServer, scene: bytes) -> None:
+def test_a_killed_server_loses_nothing(start_door: StartServer, scene: bytes) -> None:
     """Killed under load and started again, every charged task ends and the books are right."""
-    server = start_server(S3EDGE_RATE_LIMITS="off", S3EDGE_DISPATCH_CONCURRENCY="2")
-    users = [uuid4() for _ in range(4)]
-    accepted: list[tuple[int, str]] = []
-    enough = threading.Event()
-    clients = [server.client(user) for user in users]
+    server = start_door(S3EDGE_RATE_LIMITS="off", S3EDGE_DISPATCH_CONCURRENCY="2")
+    tokens = [server.token(uuid4()) for _ in range(4)]
+    accepted: list[tuple[str, Task]] = []
+    enough, killed = threading.Event(), threading.Event()
 
-    def load(index: int) -> None:
-        client = clients[index]
-        try:
-            image_id = client.post(
-                "/api/v1/upload", files={"file": ("scene.png", scene, "image/png")}
-            ).json()["data"]["image_id"]
-            while True:
-                answer = client.post(
-                    "/api/v1/segment", json={"image_id": image_id, "text_prompt": "red"}
-                )
-                if answer.status_code != 202:
-                    return
-                accepted.append((index, answer.json()["data"]["task_id"]))
-                if len(accepted) >= 40:
-                    enough.set()
-        except httpx.TransportError:
-            return  # the server is gone, as intended
+    def load(token: str) -> None:
+        # Nothing is sent again: what the crash broke off stays broken off.
+        with Client(base_url=server.url, token=token, max_retries=0) as client:
+            try:
+                image = client.upload(scene)
+                while not killed.is_set():
+                    accepted.append((token, client.segment(image, "red")))
+                    if len(accepted) >= 40:
+                        enough.set()
+            except (ConnectionFailed, InsufficientCredits):
+                return
 
-    threads = [threading.Thread(target=load, args=(index,)) for index in range(len(users))]
+    threads = [threading.Thread(target=load, args=(token,)) for token in tokens]
     for thread in threads:
         thread.start()
-    assert enough.wait(60)
+    assert enough.wait(WITHIN_S)
     server.kill()
+    killed.set()
+    server.start()
     for thread in threads:
         thread.join()
-    server.start()
-    for client in clients:
-        client.close()
-    clients = [server.client(user) for user in users]
-    ends = {wait_for_end(clients[index], task_id) for index, task_id in accepted}
-    assert ends <= {"done", "error"}
-    for client in clients:
-        # Those that were charged and whose answer was lost on the way have ended as well.
-        assert wait_for_all(client)
-        client.close()
+    for token in tokens:
+        with Client(base_url=server.url, token=token) as client:
+            for mine, task in accepted:
+                if mine == token:
+                    assert end_of(client, task) in {"done", "error"}
+            # Those that were charged and whose answer was lost on the way end as well.
+            for status in ("pending", "processing"):
+                for result in client.results(status=status):
+                    assert end_of(client, client.task(result.id)) in {"done", "error"}
     reconciled = server.run("reconcile")
     assert reconciled.returncode == 0, reconciled.stdout
 
 
-def wait_for_end(client: httpx.Client, task_id: str) -> str:
-    """Return the status in which a task ended, within two minutes."""
-    status = "pending"
-    for _ in range(6):
-        status = client.get(f"/api/v1/tasks/{task_id}", params={"wait": 20}).json()["data"][
-            "status"
-        ]
-        if status in {"done", "error"}:
-            break
-    return status
-
-
-def wait_for_all(client: httpx.Client) -> bool:
-    """Return whether every task of a user ended."""
-    ends = []
-    for status in ("pending", "processing"):
-        found = client.get("/api/v1/results", params={"status": status, "limit": 100})
-        ends += [wait_for_end(client, item["id"]) for item in found.json()["data"]["results"]]
-    return set(ends) <= {"done", "error"}
+def end_of(client: Client, task: Task) -> str:
+    """Return the status in which a task ends, within two minutes."""
+    try:
+        return client.task(task).wait(timeout=WITHIN_S).status
+    except TaskFailed as failed:
+        assert failed.task.state is not None
+        return failed.task.state.status
