@@ -14,9 +14,9 @@ CONFIG = Path(__file__).with_name("schemathesis.toml")
 
 
 @pytest.mark.timeout(300)
-def test_schemathesis_finds_nothing(start_server: StartServer, tmp_path: Path) -> None:
+def test_schemathesis_finds_nothing(start_door: StartServer, tmp_path: Path) -> None:
     """All checks of schemathesis, over every operation: no failure."""
-    server = start_server(S3EDGE_RATE_LIMITS="off", S3EDGE_INITIAL_CREDITS="1000000")
+    server = start_door(S3EDGE_RATE_LIMITS="off", S3EDGE_INITIAL_CREDITS="1000000")
     found = subprocess.run(
         [
             sys.executable,
