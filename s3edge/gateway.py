@@ -21,6 +21,7 @@ from s3edge.ports import (
     HasCapacity,
     Ids,
     InferenceBackend,
+    Limited,
     ObjectStorage,
     RateLimiter,
 )
@@ -177,6 +178,9 @@ class Gateway:
         A gateway runs once, on one event loop.
         """
         async with opened(self.parts):
+            for part in self.parts:
+                for limitation in part.limitations() if isinstance(part, Limited) else ():
+                    _log.warning("%s", limitation)
             dispatcher = Dispatcher(
                 self.database,
                 self.signals,

@@ -1,6 +1,5 @@
 """``s3edge serve`` and ``s3edge dev``."""
 
-import logging
 from collections.abc import Mapping
 from functools import partial
 from uuid import UUID
@@ -12,10 +11,9 @@ from s3edge.cli.open_files import allow_open_files
 from s3edge.cli.options import WRONG_USAGE, Failed, settings_of, with_environment
 from s3edge.cli.server import bind, run, run_workers, url_of
 from s3edge.cli.stopping import exit_well_on_signals
-from s3edge.config import Deployment, Settings, build, check_opens
+from s3edge.config import Settings, build, check_opens
 from s3edge.config.local_auth import LocalAuthenticator
 from s3edge.plugins import scheme_of
-from s3edge.ports import Limited
 from s3edge.values import Tier
 
 
@@ -24,8 +22,6 @@ DEFAULT_PORT = 8787
 
 DEVELOPER = UUID("00000000-0000-4000-8000-000000000001")
 """Who the token of ``s3edge dev`` belongs to, so that results stay from one start to the next."""
-
-_log = logging.getLogger(__name__)
 
 _host = click.option("--host", default=DEFAULT_HOST, show_default=True, help="Address to bind.")
 _port = click.option(
@@ -58,11 +54,11 @@ def serve(environ: Mapping[str, str], host: str, port: int, workers: int) -> Non
         anyio.run(partial(check_opens, settings, bound_url=url_of(listener)))
         if workers > 1:
             _check_shareable(settings)
-            _announce(settings, url_of(listener), build(settings, bound_url=url_of(listener)))
+            _announce(settings, url_of(listener))
             run_workers(environ, settings, listener, workers)
             return
         deployment = build(settings, bound_url=url_of(listener))
-        _announce(settings, url_of(listener), deployment)
+        _announce(settings, url_of(listener))
         run(deployment, listener)
 
 
@@ -109,10 +105,7 @@ def _check_shareable(settings: Settings) -> None:
         )
 
 
-def _announce(settings: Settings, url: str, deployment: Deployment) -> None:
-    for part in deployment.gateway.parts:
-        for limitation in part.limitations() if isinstance(part, Limited) else ():
-            _log.warning("%s", limitation)
+def _announce(settings: Settings, url: str) -> None:
     click.echo(f"Serving at {url}; stop with Ctrl-C.", err=True)
     if settings.public_url is not None:
         click.echo(f"Reached from outside as {settings.public_url}.", err=True)

@@ -1,7 +1,8 @@
 """Supabase, an object store and a GPU server, and servers that stand on them."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from s3edge.testing.server import ServerProcess, StartServer
 from s3edge.testing.standins.cloud import Cloud
 from s3edge.testing.standins.postgres import PostgresServer
+from tests.e2e.conftest import Servers, SharedServers
+from tests.e2e.doors import Door
 
 
 TOKEN_OR_SIGNATURE = re.compile(
@@ -31,51 +34,57 @@ def cloud(cloud_processes: Cloud) -> Cloud:
     return cloud_processes
 
 
-@pytest.fixture(scope="session")
-def edge(
+@pytest.fixture(scope="module")
+def shared_edges(
     cloud_processes: Cloud, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ServerProcess]:
-    """Run one server for all tests that need nothing special."""
-    server = server_of(cloud_processes, tmp_path_factory.mktemp("edge"))
-    server.start()
-    yield server
-    assert server.stop() == 0
-    assert_no_secret(cloud_processes, server)
+) -> Iterator[SharedServers]:
+    """Return one server a door, for all tests of a file that need nothing special."""
+    with sharing(cloud_processes, tmp_path_factory.mktemp("edges")) as servers:
+        yield servers
+
+
+@pytest.fixture
+def edge(door: Door, shared_edges: SharedServers) -> ServerProcess:
+    """Return the door's server that tests share."""
+    return shared_edges.at(door)
 
 
 @pytest.fixture
 def unstarted_edge(cloud: Cloud, tmp_path: Path) -> ServerProcess:
     """Return a server that does not run, for the commands of its deployment."""
-    return server_of(cloud, tmp_path)
+    return ServerProcess(tmp_path, settings_of(cloud))
 
 
 @pytest.fixture
-def start_edge(cloud: Cloud, tmp_path: Path) -> Iterator[StartServer]:
-    """Start servers with settings of their own; they are ended with the test."""
-    servers: list[ServerProcess] = []
+def start_edge(door: Door, cloud: Cloud, tmp_path: Path) -> Iterator[StartServer]:
+    """Start servers with settings of their own on the door; they are ended with the test."""
+    servers = Servers(tmp_path, settings_of(cloud))
 
     def start(*arguments: str, **settings: str) -> ServerProcess:
-        folder = tmp_path / f"server-{len(servers)}"
-        folder.mkdir()
-        server = server_of(cloud, folder, **settings)
-        server.arguments = arguments
-        servers.append(server)
-        server.start()
-        return server
+        return servers.start(door, *arguments, **settings)
 
     yield start
-    for server in servers:
-        if server.is_running():
-            server.kill()
+    servers.end()
+    for server in servers.started:
         assert_no_secret(cloud, server)
 
 
-def server_of(cloud: Cloud, folder: Path, **settings: str) -> ServerProcess:
-    """Return a server, from environment variables only, that logs all it can."""
-    return ServerProcess(
-        folder,
-        {**cloud.settings(), "S3EDGE_RATE_LIMITS": "off", "S3EDGE_LOG": "debug", **settings},
-    )
+@contextmanager
+def sharing(cloud: Cloud, folder: Path, **settings: str) -> Iterator[SharedServers]:
+    """Return one server a door, with settings of their own; in the end each stops, and well."""
+    servers = Servers(folder, {**settings_of(cloud), **settings})
+    try:
+        yield SharedServers(servers)
+        assert [server.stop() for server in servers.started] == [0] * len(servers.started)
+    finally:
+        servers.end()
+    for server in servers.started:
+        assert_no_secret(cloud, server)
+
+
+def settings_of(cloud: Cloud) -> Mapping[str, str]:
+    """Return settings, all of them as the environment has them, with which all is logged that can be."""
+    return {**cloud.settings(), "S3EDGE_RATE_LIMITS": "off", "S3EDGE_LOG": "debug"}
 
 
 def assert_no_secret(cloud: Cloud, server: ServerProcess) -> None:

@@ -2,34 +2,29 @@
 
 from uuid import UUID
 
-import httpx
 import pytest
 
+from s3edge.client import Client, InsufficientCredits, Task, TaskFailed
 from s3edge.testing.server import ServerProcess, StartServer
 from s3edge.testing.standins.cloud import Cloud
 
 
-def segment(client: httpx.Client, image: bytes) -> str:
-    """Upload an image and have it segmented; return the task's id."""
-    image_id = client.post(
-        "/api/v1/upload", files={"file": ("scene.png", image, "image/png")}
-    ).json()["data"]["image_id"]
-    accepted = client.post(
-        "/api/v1/segment", json={"image_id": image_id, "text_prompt": "the red disc"}
-    )
-    assert accepted.status_code == 202, accepted.text
-    task_id: str = accepted.json()["data"]["task_id"]
-    return task_id
+WITHIN_S = 60.0
+
+CHARGED = [("segment", 1)]
+REFUNDED = [("segment", 1), ("refund", -1)]
 
 
-def ended(client: httpx.Client, task_id: str) -> dict[str, str]:
-    """Wait until a task has ended, and return it."""
-    while True:
-        task: dict[str, str] = client.get(f"/api/v1/tasks/{task_id}", params={"wait": 30}).json()[
-            "data"
-        ]
-        if task["status"] in ("done", "error"):
-            return task
+def segment(client: Client, image: bytes) -> Task:
+    """Upload an image and have it segmented."""
+    return client.segment(client.upload(image), "the red disc")
+
+
+def failure_of(task: Task) -> TaskFailed:
+    """Wait until a task has ended in an error, and return that."""
+    with pytest.raises(TaskFailed) as failed:
+        task.wait(timeout=WITHIN_S)
+    return failed.value
 
 
 def usage(cloud: Cloud, user_id: UUID) -> list[tuple[str, int]]:
@@ -41,12 +36,9 @@ def usage(cloud: Cloud, user_id: UUID) -> list[tuple[str, int]]:
     return [(str(action), int(used)) for action, used in rows]
 
 
-def signed_in(cloud: Cloud, server: ServerProcess, user_id: UUID) -> httpx.Client:
+def client_of(cloud: Cloud, server: ServerProcess, user_id: UUID) -> Client:
     """Return a client of this user's."""
-    token = cloud.token(user_id)
-    return httpx.Client(
-        base_url=server.url, headers={"Authorization": f"Bearer {token}"}, timeout=60
-    )
+    return Client(base_url=server.url, token=cloud.token(user_id))
 
 
 def test_a_failing_gpu_is_tried_again_then_refunded(
@@ -55,13 +47,12 @@ def test_a_failing_gpu_is_tried_again_then_refunded(
     """503 after 503: so many tries and no more, then ``error`` and one refund."""
     user_id = cloud.supabase.sign_up()
     cloud.gpu.control(fail=[503] * 100)
-    with signed_in(cloud, edge, user_id) as client:
-        task_id = segment(client, scene)
-        task = ended(client, task_id)
-        assert (task["status"], task["error_code"]) == ("error", "SERVICE_UNAVAILABLE")
-        assert client.get("/api/v1/me").json()["data"]["credits"] == 100
-    assert usage(cloud, user_id) == [("segment", 1), ("refund", -1)]
-    assert cloud.gpu.report()["model_runs"].get(task_id, 0) == 0
+    with client_of(cloud, edge, user_id) as client:
+        task = segment(client, scene)
+        assert failure_of(task).code == "SERVICE_UNAVAILABLE"
+        assert client.me().credits == 100
+    assert usage(cloud, user_id) == REFUNDED
+    assert cloud.gpu.report()["model_runs"].get(str(task.id), 0) == 0
     assert edge.run("reconcile").returncode == 0
 
 
@@ -69,11 +60,11 @@ def test_a_gpu_that_recovers_costs_nothing(cloud: Cloud, edge: ServerProcess, sc
     """Two failures are ridden out, and the task is charged once."""
     user_id = cloud.supabase.sign_up()
     cloud.gpu.control(fail=[503, 502])
-    with signed_in(cloud, edge, user_id) as client:
-        task_id = segment(client, scene)
-        assert ended(client, task_id)["status"] == "done"
-    assert usage(cloud, user_id) == [("segment", 1)]
-    assert cloud.gpu.report()["model_runs"].get(task_id, 0) == 1
+    with client_of(cloud, edge, user_id) as client:
+        task = segment(client, scene)
+        assert task.wait(timeout=WITHIN_S).status == "done"
+    assert usage(cloud, user_id) == CHARGED
+    assert cloud.gpu.report()["model_runs"].get(str(task.id), 0) == 1
 
 
 @pytest.mark.parametrize("status", [400, 401, 500])
@@ -83,10 +74,9 @@ def test_a_refusing_gpu_is_not_asked_again(
     """What will not pass ends at once, with one refund."""
     user_id = cloud.supabase.sign_up()
     cloud.gpu.control(fail=[status])
-    with signed_in(cloud, edge, user_id) as client:
-        task = ended(client, segment(client, scene))
-        assert task["status"] == "error"
-    assert usage(cloud, user_id) == [("segment", 1), ("refund", -1)]
+    with client_of(cloud, edge, user_id) as client:
+        failure_of(segment(client, scene))
+    assert usage(cloud, user_id) == REFUNDED
 
 
 def test_a_silent_gpu_is_overdue_and_refunded(
@@ -96,13 +86,12 @@ def test_a_silent_gpu_is_overdue_and_refunded(
     edge = start_edge(S3EDGE_TASK_DEADLINE_S="3")
     user_id = cloud.supabase.sign_up()
     cloud.gpu.control(silent=True)
-    with signed_in(cloud, edge, user_id) as client:
-        task_id = segment(client, scene)
-        task = ended(client, task_id)
-        assert (task["status"], task["error_code"]) == ("error", "INFERENCE_FAILED")
-        assert "in time" in task["error_message"]
-        assert client.get("/api/v1/me").json()["data"]["credits"] == 100
-    assert usage(cloud, user_id) == [("segment", 1), ("refund", -1)]
+    with client_of(cloud, edge, user_id) as client:
+        failed = failure_of(segment(client, scene))
+        assert failed.code == "INFERENCE_FAILED"
+        assert "in time" in failed.message
+        assert client.me().credits == 100
+    assert usage(cloud, user_id) == REFUNDED
     assert edge.run("reconcile").returncode == 0
 
 
@@ -111,28 +100,26 @@ def test_the_settings_decide_what_it_costs(
 ) -> None:
     """The gateway tells the database its prices before the first charge."""
     edge = start_edge(S3EDGE_SEGMENT_COST="7", S3EDGE_INITIAL_CREDITS="20")
-    with signed_in(cloud, edge, cloud.supabase.sign_up()) as client:
+    with client_of(cloud, edge, cloud.supabase.sign_up()) as client:
         # Whoever signed up before the gateway came has what the database gave.
-        client.get("/api/v1/me")
-    with signed_in(cloud, edge, cloud.supabase.sign_up()) as client:
-        assert client.get("/api/v1/me").json()["data"]["credits"] == 20
-        ended(client, segment(client, scene))
-        assert client.get("/api/v1/me").json()["data"]["credits"] == 13
-        ended(client, segment(client, scene))
-        image_id = client.post(
-            "/api/v1/upload", files={"file": ("scene.png", scene, "image/png")}
-        ).json()["data"]["image_id"]
-        refused = client.post("/api/v1/segment", json={"image_id": image_id, "text_prompt": "red"})
-        assert refused.status_code == 402
-        assert "costs 7 credits; you have 6 credits" in refused.json()["error"]["message"]
+        client.me()
+    with client_of(cloud, edge, cloud.supabase.sign_up()) as client:
+        assert client.me().credits == 20
+        segment(client, scene).wait(timeout=WITHIN_S)
+        assert client.me().credits == 13
+        segment(client, scene).wait(timeout=WITHIN_S)
+        with pytest.raises(InsufficientCredits, match="costs 7 credits; you have 6 credits"):
+            segment(client, scene)
 
 
-def test_credits_are_granted_from_the_command_line(cloud: Cloud, edge: ServerProcess) -> None:
+def test_credits_are_granted_from_the_command_line(
+    cloud: Cloud, unstarted_edge: ServerProcess
+) -> None:
     """With the service key; somebody who never signed up gets none."""
     user_id = cloud.supabase.sign_up()
-    granted = edge.run("credits", "grant", str(user_id), "25")
+    granted = unstarted_edge.run("credits", "grant", str(user_id), "25")
     assert granted.stdout == "125\n", granted.stderr
-    unknown = edge.run("credits", "grant", "00000000-0000-4000-8000-000000000000", "25")
+    unknown = unstarted_edge.run("credits", "grant", "00000000-0000-4000-8000-000000000000", "25")
     assert unknown.returncode == 1
     assert "There is no such user" in unknown.stderr
-    assert edge.run("reconcile").returncode == 0
+    assert unstarted_edge.run("reconcile").returncode == 0

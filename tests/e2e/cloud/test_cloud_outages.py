@@ -12,12 +12,18 @@ from attrs import define, field
 
 from s3edge.testing.server import ServerProcess, StartServer
 from s3edge.testing.standins.cloud import Cloud, Dependency
+from tests.e2e.doors import DOORS, UVICORN
 
 
 ANSWER_S = 5.0
 """Issue's promise: the right error within 5 seconds, and full service within 5 seconds of the return."""
 
 MODES = ["refuse", "hang", "error", "garbage"]
+
+WSGI_DOORS = [door for door in DOORS if door is not UVICORN]
+
+REPRESENTATIVE = [("supabase", "hang"), ("storage", "refuse")]
+"""Outages that other doors are held to: one that holds threads, and one that does not."""
 
 
 @define
@@ -142,8 +148,15 @@ def assert_books(cloud: Cloud, user_id: UUID, *traffics: Traffic) -> None:
     assert used == len(charged)
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("dependency", ["supabase", "storage"])
+@pytest.mark.parametrize(
+    ("door", "dependency", "mode"),
+    [
+        *((UVICORN, dependency, mode) for dependency in ("supabase", "storage") for mode in MODES),
+        *((door, *outage) for door in WSGI_DOORS for outage in REPRESENTATIVE),
+    ],
+    indirect=["door"],
+    ids=str,
+)
 def test_an_outage_is_said_in_time_charges_nothing_and_ends(
     cloud: Cloud, start_edge: StartServer, scene: bytes, dependency: Dependency, mode: str
 ) -> None:
@@ -177,6 +190,7 @@ def test_an_outage_is_said_in_time_charges_nothing_and_ends(
     assert_books(cloud, user_id, foreground, background)
 
 
+@pytest.mark.parametrize("door", [UVICORN], indirect=True, ids=str)
 def test_a_crash_of_postgres_itself_is_survived(
     cloud: Cloud, start_edge: StartServer, scene: bytes
 ) -> None:
@@ -203,7 +217,12 @@ def test_a_crash_of_postgres_itself_is_survived(
     assert_books(cloud, user_id, foreground, background)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("door", "mode"),
+    [*((UVICORN, mode) for mode in MODES), *((door, "garbage") for door in WSGI_DOORS)],
+    indirect=["door"],
+    ids=str,
+)
 def test_without_a_gpu_requests_are_taken(
     cloud: Cloud, start_edge: StartServer, scene: bytes, mode: str
 ) -> None:

@@ -1,5 +1,6 @@
 """The deployment that the product exists for: Supabase, R2 and a GPU server, each a process."""
 
+import asyncio
 import io
 from collections.abc import Mapping
 from uuid import UUID, uuid4
@@ -9,59 +10,66 @@ import jwt
 import pytest
 from PIL import Image
 
+from s3edge.client import (
+    AuthInvalid,
+    Client,
+    Forbidden,
+    InsufficientCredits,
+    InvalidRequest,
+    NotFound,
+    S3EdgeError,
+)
 from s3edge.testing.server import ServerProcess, StartServer
 from s3edge.testing.standins.cloud import Cloud
+from tests.e2e.colours import AnyResult, AnyTask, Colour, done, listed
+from tests.e2e.colours import client_of as sdk_of
 
 
-def signed_in(server: ServerProcess, token: str) -> httpx.Client:
+def client_of(server: ServerProcess, token: str) -> Client:
     """Return a client with this token."""
-    return httpx.Client(
-        base_url=server.url, headers={"Authorization": f"Bearer {token}"}, timeout=60
-    )
+    return Client(base_url=server.url, token=token)
 
 
 def walk(cloud: Cloud, server: ServerProcess, user_id: UUID, token: str, image: bytes) -> None:
+    """Take the whole way, by the SDK that waits."""
+    asyncio.run(walk_by("sync", cloud, server, user_id, token, image))
+
+
+async def walk_by(
+    colour: Colour, cloud: Cloud, server: ServerProcess, user_id: UUID, token: str, image: bytes
+) -> None:
     """Upload, segment, wait, result, list, account; the bytes end up in the bucket."""
-    with signed_in(server, token) as client:
-        before = client.get("/api/v1/me").json()["data"]["credits"]
-        uploaded = client.post(
-            "/api/v1/upload", files={"file": ("scene.png", image, "image/png")}
-        ).json()["data"]
-        key = f"uploads/{user_id}/{uploaded['image_id']}"
-        assert cloud.bucket.read(key) == image
-        assert httpx.get(uploaded["image_url"]).content == image
+    async with sdk_of(colour, server.url, token) as client:
+        before = (await done(client.me())).credits
+        uploaded = await done(client.upload(image))
+        assert cloud.bucket.read(f"uploads/{user_id}/{uploaded.image_id}") == image
+        assert httpx.get(uploaded.image_url).content == image
 
-        accepted = client.post(
-            "/api/v1/segment",
-            json={"image_url": uploaded["image_url"], "text_prompt": "the red disc"},
-        )
-        assert accepted.status_code == 202, accepted.text
-        task_id = accepted.json()["data"]["task_id"]
-        task = client.get(f"/api/v1/tasks/{task_id}", params={"wait": 30}).json()["data"]
-        assert task["status"] == "done", task
-
-        result = client.get(f"/api/v1/results/{task_id}").json()["data"]
-        mask = cloud.bucket.read(f"masks/{user_id}/{task_id}")
+        task: AnyTask = await done(client.segment(uploaded.image_url, "the red disc"))
+        result: AnyResult = await done(task.wait(timeout=30))
+        assert result.status == "done"
+        mask = cloud.bucket.read(f"masks/{user_id}/{task.id}")
         assert Image.open(io.BytesIO(mask)).size == (96, 64)
-        assert httpx.get(result["mask_image_url"]).content == mask
-        assert httpx.get(result["source_image_url"]).content == image
-        assert result["metadata"].keys() >= {"inference_time_ms", "confidence"}
+        assert await done(result.mask.read()) == mask
+        assert httpx.get(result.source_image_url).content == image
+        assert result.metadata.keys() >= {"inference_time_ms", "confidence"}
 
-        listed = client.get("/api/v1/results", params={"limit": 1}).json()["data"]
-        assert [item["id"] for item in listed["results"]] == [task_id]
-        account = client.get("/api/v1/me").json()["data"]
-        assert (account["user_id"], account["credits"]) == (str(user_id), before - 1)
+        [latest] = await listed(client.results(limit_total=1))
+        assert latest.id == task.id
+        account = await done(client.me())
+        assert (account.user_id, account.credits) == (user_id, before - 1)
 
 
+@pytest.mark.anyio
 @pytest.mark.parametrize("algorithm", ["ES256", "RS256"])
-def test_an_image_goes_all_the_way(
-    cloud: Cloud, edge: ServerProcess, scene: bytes, algorithm: str
+async def test_an_image_goes_all_the_way(
+    cloud: Cloud, edge: ServerProcess, colour: Colour, scene: bytes, algorithm: str
 ) -> None:
     """With signing keys of either kind."""
     user_id = cloud.supabase.sign_up()
     tokens = [cloud.token(user_id, key=key) for key in ("in_use", "standby")]
     [token] = [token for token in tokens if jwt.get_unverified_header(token)["alg"] == algorithm]
-    walk(cloud, edge, user_id, token, scene)
+    await walk_by(colour, cloud, edge, user_id, token, scene)
 
 
 def test_an_image_goes_all_the_way_with_the_legacy_secret(
@@ -98,20 +106,17 @@ def test_a_key_rotation_needs_no_restart(
     walk(cloud, server, user_id, old, scene)
 
 
-def test_a_long_image_is_uploaded_in_parts(cloud: Cloud, start_edge: StartServer) -> None:
+def test_a_long_image_is_uploaded_in_parts(cloud: Cloud, edge: ServerProcess) -> None:
     """More than 5 MiB arrive whole, and nothing unfinished is left."""
     image = Image.effect_noise((2600, 2600), 100)
     encoded = io.BytesIO()
     image.save(encoded, "PNG")
     content = encoded.getvalue()
     assert 5 * 1024 * 1024 < len(content) < 10 * 1024 * 1024
-    server = start_edge()
     user_id = cloud.supabase.sign_up()
-    with signed_in(server, cloud.token(user_id)) as client:
-        answer = client.post("/api/v1/upload", files={"file": ("n.png", content, "image/png")})
-        assert answer.status_code == 200, answer.text
-        image_id = answer.json()["data"]["image_id"]
-    assert cloud.bucket.read(f"uploads/{user_id}/{image_id}") == content
+    with client_of(edge, cloud.token(user_id)) as client:
+        uploaded = client.upload(content)
+    assert cloud.bucket.read(f"uploads/{user_id}/{uploaded.image_id}") == content
     assert not [key for key in cloud.bucket.keys() if "unfinished" in key]  # noqa: SIM118 - a method
 
 
@@ -129,9 +134,8 @@ def test_a_tier_that_users_write_changes_nothing(
 ) -> None:
     """``user_metadata`` is theirs; by default it is not looked at."""
     token = cloud.token(cloud.supabase.sign_up(), claims=claims)
-    with signed_in(edge, token) as client:
-        account = client.get("/api/v1/me").json()["data"]
-    assert account["tier"] == tier
+    with client_of(edge, token) as client:
+        assert client.me().tier == tier
 
 
 @pytest.mark.parametrize(
@@ -150,40 +154,36 @@ def test_a_token_that_is_not_a_users_is_refused(
 ) -> None:
     """Each with its code."""
     token = cloud.token(claims=claims)
-    with signed_in(edge, token) as client:
-        answer = client.get("/api/v1/me")
-    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+    with client_of(edge, token) as client, pytest.raises(S3EdgeError) as refused:
+        client.me()
+    assert (refused.value.status, refused.value.code) == (status, code)
 
 
 def test_an_api_key_is_no_token(cloud: Cloud, edge: ServerProcess) -> None:
     """Neither of the project's keys signs anybody in."""
     for key in (cloud.supabase.anon_key, cloud.supabase.service_key):
-        with signed_in(edge, key) as client:
-            assert client.get("/api/v1/me").status_code in (401, 403)
+        with client_of(edge, key) as client, pytest.raises((AuthInvalid, Forbidden)):
+            client.me()
 
 
 def test_a_users_things_are_nobody_elses(cloud: Cloud, edge: ServerProcess, scene: bytes) -> None:
     """Row-level security and keys agree: another user sees nothing and cannot use it."""
     owner_id, other_id = cloud.supabase.sign_up(), cloud.supabase.sign_up()
     with (
-        signed_in(edge, cloud.token(owner_id)) as owner,
-        signed_in(edge, cloud.token(other_id)) as other,
+        client_of(edge, cloud.token(owner_id)) as owner,
+        client_of(edge, cloud.token(other_id)) as other,
     ):
-        uploaded = owner.post(
-            "/api/v1/upload", files={"file": ("scene.png", scene, "image/png")}
-        ).json()["data"]
-        task_id = owner.post(
-            "/api/v1/segment", json={"image_id": uploaded["image_id"], "text_prompt": "red"}
-        ).json()["data"]["task_id"]
-        for path in (f"/api/v1/tasks/{task_id}", f"/api/v1/results/{task_id}"):
-            assert other.get(path).status_code == 404
-        for body in (
-            {"image_url": uploaded["image_url"], "text_prompt": "red"},
-            {"image_id": uploaded["image_id"], "text_prompt": "red"},
-        ):
-            assert other.post("/api/v1/segment", json=body).status_code in (400, 404)
-        assert other.get("/api/v1/results").json()["data"]["total"] == 0
-        assert other.get("/api/v1/me").json()["data"]["credits"] == 100
+        image = owner.upload(scene)
+        task = owner.segment(image, "red")
+        with pytest.raises(NotFound):
+            other.task(task.id).refresh()
+        with pytest.raises(NotFound):
+            other.result(task.id)
+        for named in (image.image_url, image.image_id):
+            with pytest.raises((InvalidRequest, NotFound)):
+                other.segment(named, "red")
+        assert list(other.results()) == []
+        assert other.me().credits == 100
 
 
 def test_anonymous_users_start_without_credits(
@@ -191,41 +191,27 @@ def test_anonymous_users_start_without_credits(
 ) -> None:
     """They may look around; signing in anonymously over and over earns nothing."""
     user_id = cloud.supabase.sign_up(is_anonymous=True)
-    with signed_in(edge, cloud.token(user_id, claims={"is_anonymous": True})) as client:
-        assert client.get("/api/v1/me").json()["data"]["credits"] == 0
-        uploaded = client.post(
-            "/api/v1/upload", files={"file": ("scene.png", scene, "image/png")}
-        ).json()["data"]
-        refused = client.post(
-            "/api/v1/segment", json={"image_id": uploaded["image_id"], "text_prompt": "red"}
-        )
-    assert refused.status_code == 402, refused.text
+    token = cloud.token(user_id, claims={"is_anonymous": True})
+    with client_of(edge, token) as client:
+        assert client.me().credits == 0
+        image = client.upload(scene)
+        with pytest.raises(InsufficientCredits):
+            client.segment(image, "red")
 
 
 def test_pages_walk_every_result_once(cloud: Cloud, edge: ServerProcess, scene: bytes) -> None:
     """By page and by cursor, with the total that PostgREST counted."""
-    with signed_in(edge, cloud.token(cloud.supabase.sign_up())) as client:
-        image_id = client.post(
-            "/api/v1/upload", files={"file": ("scene.png", scene, "image/png")}
-        ).json()["data"]["image_id"]
-        tasks = [
-            client.post(
-                "/api/v1/segment", json={"image_id": image_id, "text_prompt": f"red {number}"}
-            ).json()["data"]["task_id"]
-            for number in range(7)
-        ]
-        seen, query = [], {"limit": "3"}
-        while True:
-            page = client.get("/api/v1/results", params=query).json()["data"]
-            assert page["total"] == 7
-            seen += [item["id"] for item in page["results"]]
-            if "next_cursor" not in page:
-                break
-            query = {"limit": "3", "cursor": page["next_cursor"]}
-        assert seen == tasks[::-1]
-        third = client.get("/api/v1/results", params={"limit": 3, "page": 3}).json()["data"]
-        assert [item["id"] for item in third["results"]] == [tasks[0]]
-        beyond = client.get("/api/v1/results", params={"limit": 3, "page": 50}).json()["data"]
+    with client_of(edge, cloud.token(cloud.supabase.sign_up())) as client:
+        image = client.upload(scene)
+        tasks = [client.segment(image, f"red {number}").id for number in range(7)]
+        pages = list(client.results(page_size=3).pages())
+        assert [len(page.results) for page in pages] == [3, 3, 1]
+        assert {page.total for page in pages} == {7}
+        assert [result.id for page in pages for result in page.results] == tasks[::-1]
+        # The SDK walks by cursor alone.
+        third = client.request("GET", "/api/v1/results", query={"limit": 3, "page": 3}).parsed
+        assert [item["id"] for item in third["results"]] == [str(tasks[0])]
+        beyond = client.request("GET", "/api/v1/results", query={"limit": 3, "page": 50}).parsed
         assert (beyond["results"], beyond["total"]) == ([], 7)
 
 
@@ -234,11 +220,8 @@ def test_a_row_made_past_the_gateway_opens_nothing(
 ) -> None:
     """Users can call the database by themselves; what they write there is never signed or fetched."""
     owner_id, other_id = cloud.supabase.sign_up(), cloud.supabase.sign_up()
-    with signed_in(edge, cloud.token(owner_id)) as owner:
-        uploaded = owner.post(
-            "/api/v1/upload", files={"file": ("scene.png", scene, "image/png")}
-        ).json()["data"]
-    image_url = uploaded["image_url"].partition("?")[0]
+    with client_of(edge, cloud.token(owner_id)) as owner:
+        image_url = owner.upload(scene).image_url.partition("?")[0]
     token = cloud.token(other_id)
     task_id = str(uuid4())
     reserved = httpx.post(
@@ -247,8 +230,8 @@ def test_a_row_made_past_the_gateway_opens_nothing(
         headers={"apikey": cloud.supabase.anon_key, "Authorization": f"Bearer {token}"},
     )
     assert reserved.status_code == 200, reserved.text
-    with signed_in(edge, token) as other:
-        shown = other.get(f"/api/v1/results/{task_id}").json()["data"]["source_image_url"]
-        [item] = other.get("/api/v1/results").json()["data"]["results"]
-        assert (shown, item["source_image_url"]) == (image_url, image_url)
+    with client_of(edge, token) as other:
+        [item] = other.results()
+        shown = other.result(task_id).source_image_url
+        assert (shown, item.source_image_url) == (image_url, image_url)
     assert cloud.gpu.report()["predict_calls"].get(task_id, 0) == 0

@@ -2,12 +2,17 @@
 
 from collections.abc import Iterator
 
-import httpx
 import pytest
 
-from s3edge.testing.server import ServerProcess, StartServer
+from s3edge.client import Client
+from s3edge.testing.server import ServerProcess
 from s3edge.testing.standins.cloud import Cloud
 from s3edge.testing.standins.gpu_process import GpuServerProcess
+from tests.e2e.cloud.conftest import sharing
+from tests.e2e.conftest import SharedServers
+
+
+KEYLESS = {"SUPABASE_SERVICE_ROLE_KEY": ""}
 
 
 @pytest.fixture(scope="module")
@@ -20,43 +25,35 @@ def gpu(cloud_processes: Cloud) -> Iterator[GpuServerProcess]:
         yield server
 
 
-@pytest.fixture
-def edge(cloud: Cloud, gpu: GpuServerProcess, start_edge: StartServer) -> ServerProcess:
-    """Return a server that has no service key."""
+@pytest.fixture(scope="module")
+def shared_edges(
+    cloud_processes: Cloud, gpu: GpuServerProcess, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[SharedServers]:
+    """Return a server a door that has no service key."""
+    folder = tmp_path_factory.mktemp("edges")
+    with sharing(cloud_processes, folder, VASTAI_BACKEND_URL=gpu.url, **KEYLESS) as servers:
+        yield servers
+
+
+@pytest.fixture(autouse=True)
+def _gpu_that_answers(gpu: GpuServerProcess) -> None:
+    """Begin each test with a GPU server that answers."""
     gpu.control(silent=False)
-    return start_edge(SUPABASE_SERVICE_ROLE_KEY="", VASTAI_BACKEND_URL=gpu.url)
 
 
-def signed_in(cloud: Cloud, edge: ServerProcess) -> httpx.Client:
+def new_client(cloud: Cloud, edge: ServerProcess) -> Client:
     """Return a new user's client."""
-    token = cloud.token(cloud.supabase.sign_up())
-    return httpx.Client(base_url=edge.url, headers={"Authorization": f"Bearer {token}"}, timeout=60)
-
-
-def segment(client: httpx.Client, image: bytes) -> str:
-    """Upload an image and have it segmented; return the task's id."""
-    image_id = client.post(
-        "/api/v1/upload", files={"file": ("scene.png", image, "image/png")}
-    ).json()["data"]["image_id"]
-    accepted = client.post(
-        "/api/v1/segment", json={"image_id": image_id, "text_prompt": "the red disc"}
-    )
-    assert accepted.status_code == 202, accepted.text
-    task_id: str = accepted.json()["data"]["task_id"]
-    return task_id
+    return Client(base_url=edge.url, token=cloud.token(cloud.supabase.sign_up()))
 
 
 def test_an_image_goes_all_the_way(cloud: Cloud, edge: ServerProcess, scene: bytes) -> None:
     """The inference server writes the outcome; the app sees no difference."""
-    with signed_in(cloud, edge) as client:
-        task_id = segment(client, scene)
-        task = client.get(f"/api/v1/tasks/{task_id}", params={"wait": 30}).json()["data"]
-        assert task["status"] == "done", task
-        result = client.get(f"/api/v1/results/{task_id}").json()["data"]
-        assert httpx.get(result["mask_image_url"]).status_code == 200
-        listed = client.get("/api/v1/results").json()["data"]
-        assert [item["id"] for item in listed["results"]] == [task_id]
-        assert client.get("/api/v1/me").json()["data"]["credits"] == 99
+    with new_client(cloud, edge) as client:
+        task = client.segment(client.upload(scene), "the red disc")
+        result = task.wait(timeout=30)
+        assert result.mask.to_pil().size == (96, 64)
+        assert [listed.id for listed in client.results()] == [task.id]
+        assert client.me().credits == 99
     assert "SUPABASE_SERVICE_ROLE_KEY is not set" in edge.log.read_text()
 
 
@@ -67,35 +64,37 @@ def test_an_unanswered_task_is_refunded_when_its_user_looks(
     """Nobody else may end it, so each way of looking does, once its deadline has passed."""
     cloud.set_terms(initial_credits=1, task_deadline_s=1)
     gpu.control(silent=True)
-    with signed_in(cloud, edge) as client:
-        task_id = segment(client, scene)
+    with new_client(cloud, edge) as client:
+        image = client.upload(scene)
+        task = client.segment(image, "the red disc")
         cloud.wait_until(
             lambda: (
                 cloud.query(
-                    "select deadline_at < now() from segmentation_results where id = %s", task_id
+                    "select deadline_at < now() from segmentation_results where id = %s", task.id
                 )
                 == [(True,)]
             )
         )
         if look == "segment":
             # The only credit is in the overdue task, and comes back for this one.
-            segment(client, scene)
+            client.segment(image, "the red disc")
         elif look == "me":
-            assert client.get("/api/v1/me").json()["data"]["credits"] == 1
+            assert client.me().credits == 1
         elif look == "results":
-            [listed] = client.get("/api/v1/results").json()["data"]["results"]
-            assert listed["status"] == "error"
-        task = client.get(f"/api/v1/tasks/{task_id}").json()["data"]
-        assert (task["status"], task["error_code"]) == ("error", "INFERENCE_FAILED")
-    rows = cloud.query("select action from usage_logs where task_id = %s order by 1", task_id)
+            [listed] = client.results()
+            assert listed.status == "error"
+        state = task.refresh()
+        assert (state.status, state.error_code) == ("error", "INFERENCE_FAILED")
+    rows = cloud.query("select action from usage_logs where task_id = %s order by 1", task.id)
     assert rows == [("refund",), ("segment",)]
 
 
-def test_what_needs_the_key_says_so(cloud: Cloud, edge: ServerProcess) -> None:
+def test_what_needs_the_key_says_so(cloud: Cloud, unstarted_edge: ServerProcess) -> None:
     """The operator's commands name the setting."""
+    unstarted_edge.settings = {**unstarted_edge.settings, **KEYLESS}
     user_id = str(cloud.supabase.sign_up())
     for command in (("credits", "grant", user_id, "5"), ("reconcile",)):
-        refused = edge.run(*command)
+        refused = unstarted_edge.run(*command)
         assert refused.returncode == 1
         assert "set SUPABASE_SERVICE_ROLE_KEY" in refused.stderr
-    assert "SUPABASE_SERVICE_ROLE_KEY is not set" in edge.run("doctor").stdout
+    assert "SUPABASE_SERVICE_ROLE_KEY is not set" in unstarted_edge.run("doctor").stdout
