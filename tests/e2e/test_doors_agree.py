@@ -1,10 +1,9 @@
-"""Both doors give the same answers, byte for byte but for ids, times and addresses."""
+"""All doors give the same answers, byte for byte but for ids, times and addresses."""
 
+import asyncio
 import http.client
 import json
-import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -12,21 +11,17 @@ import pytest
 from attrs import frozen
 
 from s3edge.testing.server import ServerProcess
-from s3edge.testing.wsgi_server import GunicornProcess, WaitressProcess, WsgiServerProcess
+from tests.e2e.colours import COLOURS, Colour
+from tests.e2e.conftest import Servers, SharedServers
+from tests.e2e.doors import DOORS, Door
+from tests.e2e.likeness import likened_bytes, likened_headers
+from tests.e2e.sdk_session import Session, session_of
+
+
+FIRST, *OTHERS = DOORS
 
 
 SETTINGS = {"S3EDGE_RATE_LIMITS": "off", "S3EDGE_CORS_ORIGINS": "https://app.example"}
-
-OF_THE_SERVER = {"connection", "date", "keep-alive", "server", "transfer-encoding", "via"}
-
-UNLIKE = (
-    (re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"), "(id)"),
-    (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)"), "(time)"),
-    (re.compile(r"http://127\.0\.0\.1:\d+"), "(address)"),
-    (re.compile(r"expires=\d+&signature=[\w-]+"), "(signature)"),
-    (re.compile(r"max-age=\d+"), "(age)"),
-    (re.compile(r'"(latency_ms|inference_time_ms)":[\d.]+'), "(took)"),
-)
 
 FORM = {"Content-Type": "multipart/form-data; boundary=B"}
 FORM_HEAD = (
@@ -48,7 +43,7 @@ class Asked:
 
 @frozen
 class Answered:
-    """What came back: the status, the headers that are not the server's own, and the body."""
+    """What came back."""
 
     status: int
     headers: Sequence[tuple[str, str]]
@@ -56,18 +51,7 @@ class Answered:
 
     def likened(self) -> "Answered":
         """Return the answer without what is never alike."""
-        body = (
-            self.body if self.body.startswith(b"\x89PNG") else likened(self.body.decode()).encode()
-        )
-        headers = [(name, likened(value)) for name, value in self.headers]
-        return Answered(self.status, sorted(headers), body)
-
-
-def likened(text: str) -> str:
-    """Return a text with names in the place of ids, times and addresses."""
-    for pattern, name in UNLIKE:
-        text = pattern.sub(name, text)
-    return text
+        return Answered(self.status, likened_headers(self.headers), likened_bytes(self.body))
 
 
 def ask(server: ServerProcess, asked: Asked) -> Answered:
@@ -84,17 +68,12 @@ def ask(server: ServerProcess, asked: Asked) -> Answered:
         connection.putheader("Transfer-Encoding", "chunked")
         connection.endheaders(iter(asked.body), encode_chunked=True)
     answer = connection.getresponse()
-    headers = [
-        (name.lower(), value)
-        for name, value in answer.getheaders()
-        if name.lower() not in OF_THE_SERVER
-    ]
+    headers = [(name.lower(), value) for name, value in answer.getheaders()]
     body = answer.read()
     connection.close()
-    # How long a body is depends on the times in it; so that is checked here.
+    # What it says is compared with its own body alone.
     length = answer.headers["Content-Length"]
     assert asked.method == "HEAD" or length is None or int(length) == len(body)
-    headers = [(name, "(n)" if name == "content-length" else value) for name, value in headers]
     return Answered(answer.status, headers, body)
 
 
@@ -165,24 +144,50 @@ def answers_of(server: ServerProcess, scene: bytes) -> Mapping[str, Answered]:
     return answers
 
 
-@pytest.mark.parametrize("kind", [GunicornProcess, WaitressProcess])
-def test_both_doors_answer_alike(
-    server: ServerProcess, tmp_path: Path, scene: bytes, kind: type[WsgiServerProcess]
+@pytest.fixture(scope="module")
+def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedServers]:
+    """Return one server a door, all with the same settings."""
+    servers = Servers(tmp_path_factory.mktemp("doors"), SETTINGS)
+    yield SharedServers(servers)
+    servers.end()
+
+
+@pytest.fixture(scope="module")
+def expected(doors: SharedServers, scene: bytes) -> Mapping[str, Answered]:
+    """Return what the first door answers."""
+    answers = answers_of(doors.at(FIRST), scene)
+    assert len(answers) > 70
+    return answers
+
+
+@pytest.mark.parametrize("other", OTHERS, ids=str)
+def test_doors_answer_alike(
+    doors: SharedServers, expected: Mapping[str, Answered], scene: bytes, other: Door
 ) -> None:
     """The same requests, sent to Starlette on uvicorn and to a WSGI server."""
-    server.stop()
-    server.settings = SETTINGS
-    server.start()
-    folder = tmp_path / "wsgi"
-    folder.mkdir()
-    other = kind(folder, SETTINGS)
-    other.start()
-    try:
-        expected = answers_of(server, scene)
-        actual = answers_of(other, scene)
-    finally:
-        other.kill()
-        other.release()
-    assert len(expected) > 70
+    actual = answers_of(doors.at(other), scene)
+    assert actual.keys() == expected.keys()
     for name, answer in expected.items():
         assert actual[name].likened() == answer.likened(), name
+
+
+@pytest.fixture(scope="module")
+def expected_session(doors: SharedServers, scene: bytes) -> Session:
+    """Return what the SDK that waits sends to the first door, and gets."""
+    session = asyncio.run(session_of("sync", doors.at(FIRST), scene))
+    assert len(session.exchanges) > 20
+    return session
+
+
+@pytest.mark.parametrize(
+    ("other", "by"), [(door, colour) for door in DOORS for colour in COLOURS][1:], ids=str
+)
+def test_the_sdk_has_the_same_talk_over_each_door(
+    doors: SharedServers, expected_session: Session, scene: bytes, other: Door, by: Colour
+) -> None:
+    """In both colours: what is sent, what is answered, and what comes of it."""
+    session = asyncio.run(session_of(by, doors.at(other), scene))
+    assert session.outcomes == expected_session.outcomes
+    for number, exchange in enumerate(expected_session.exchanges):
+        assert session.exchanges[number] == exchange, exchange.target
+    assert len(session.exchanges) == len(expected_session.exchanges)
