@@ -12,20 +12,20 @@ from tests.e2e.doors import DOORS, ONE_DOOR, is_decided
 E2E = Path(__file__).parent.parent / "e2e"
 
 
-def tests_below(folder: Path) -> Iterator[str]:
+def named_below(folder: Path) -> Iterator[str]:
     """Yield each file of tests, and each test in it, as the list of reasons names them."""
     for path in folder.rglob("test_*.py"):
         file = path.relative_to(folder).as_posix()
         yield file
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-            if is_function and node.name.startswith("test_"):
-                yield f"{file}::{node.name}"
+            match node:
+                case ast.FunctionDef(name) | ast.AsyncFunctionDef(name) if name.startswith("test_"):
+                    yield f"{file}::{name}"
 
 
 def test_no_reason_is_stale() -> None:
     """What is on the list is there, once, with a reason."""
-    found = set(tests_below(E2E))
+    found = set(named_below(E2E))
     assert len(found) > 100
     assert ONE_DOOR.keys() - found == set()
     assert [name for name in ONE_DOOR if "::" in name and name.partition("::")[0] in ONE_DOOR] == []
@@ -46,5 +46,5 @@ def test_no_reason_is_stale() -> None:
 def test_a_test_over_one_door_is_found(
     test: str, fixtures: list[str], chosen_by_hand: bool, is_fine: bool
 ) -> None:
-    """Whoever takes no door, or some only, must be on the list: `tests/e2e/conftest.py` refuses it."""
+    """Whoever takes no door, or some only, must be on the list."""
     assert is_decided(test, fixtures, chosen_by_hand) is is_fine

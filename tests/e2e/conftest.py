@@ -18,19 +18,19 @@ FOLDER = Path(__file__).parent
 LIMITS_OFF = {"S3EDGE_RATE_LIMITS": "off"}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuse a run with a test that neither runs over every door nor says why not."""
-    for item in items:
-        if not isinstance(item, pytest.Function) or FOLDER not in item.path.parents:
-            continue
-        test = f"{item.path.relative_to(FOLDER).as_posix()}::{item.originalname}"
-        by_hand = any("door" in mark.args[0] for mark in item.iter_markers("parametrize"))
-        if not is_decided(test, item.fixturenames, by_hand):
-            message = (
-                f"{test} does not run over every door; take the fixture `door`, or what builds on"
-                " it, or give the reason in tests/e2e/doors.py"
-            )
-            raise pytest.UsageError(message)
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Fail a test that neither runs over every door nor says why not."""
+    if not isinstance(item, pytest.Function):
+        return
+    test = f"{item.path.relative_to(FOLDER).as_posix()}::{item.originalname}"
+    by_hand = any("door" in mark.args[0] for mark in item.iter_markers("parametrize"))
+    if not is_decided(test, item.fixturenames, by_hand):
+        pytest.fail(
+            f"{test} does not run over every door; take the fixture `door`, or what builds on it,"
+            " or give the reason in tests/e2e/doors.py",
+            pytrace=False,
+        )
 
 
 @pytest.fixture(params=DOORS, ids=str)

@@ -2,7 +2,7 @@
 The doors that end-to-end tests run over, and every test that runs over one door only, with its reason.
 
 A test that takes the fixture ``door``, or one that builds on it (``shared_server``, ``start_door``), runs
-over all of them. Any other test must be named below: the run is refused otherwise.
+over all of them. Any other test must be named below, or it fails.
 """
 
 from collections.abc import Collection, Mapping, Sequence

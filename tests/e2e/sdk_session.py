@@ -129,8 +129,8 @@ async def _segment(client: AnyClient, image: bytes, session: Session) -> UUID:
     png = await done(result.mask.read())
     refusal = await _refusal(lambda: client.segment(uploaded, "x", idempotency_key=key))
     by_url: AnyTask = await done(client.segment(uploaded.image_url, "red"))
-    await done(by_url.wait(timeout=60))
-    session.outcomes += [f"{told} {again.replayed} {result.status} {len(png)}", refusal]
+    result = await done(by_url.wait(timeout=60))
+    session.outcomes += [f"{told} {again.replayed} {result.text_prompt} {len(png)}", refusal]
     return task.id
 
 
