@@ -61,23 +61,26 @@ ONE_DOOR: Mapping[str, str] = {
     # Of the process `s3edge serve`.
     "test_overload.py": "admission by the event loop and the protocol limits of `s3edge serve`",
     "test_stop.py": "the signals and the drain of `s3edge serve`",
-    "test_shared_limits.py": "several gateways that share a store; how they are reached is no part of it",
-    "fleet/test_chaos.py": "several gateways and workers; how they are reached is no part of it",
     "fleet/test_waiting.py": "2,000 long polls at once are what the event loop is for; WSGI lets few in",
+    # Of what is behind a door.
+    "test_shared_limits.py": "several gateways that share a store; how they are reached is no part of it",
+    "fleet/test_chaos.py": "several gateways and workers; likewise",
     "fleet/test_workers.py": "workers have no door",
+    "test_storage_adapter.py": "an adapter of somebody else's; likewise",
     # Of commands and of programs that stand before a server.
     "test_readme.py": "the commands that the README tells a newcomer to type start `s3edge serve`",
     "test_sdk_docs.py": "programs of the documentation; what they send is sent over all doors elsewhere",
     "test_segment_folder.py": "a program of its own; likewise",
+    "test_curl_script.py": "a program of its own; likewise",
+    "test_dart_client.py": "a program of its own, whose requests are read off its text; likewise",
     "test_client_memory.py": "the memory of the client",
     "test_examples.py": "each host application has the door of its framework",
     "cloud/test_cloud_doctor.py": "`s3edge doctor`, which no server takes part in",
     "cloud/test_cloud_money.py::test_credits_are_granted_from_the_command_line": "no server takes part",
     "cloud/test_cloud_without_service_key.py::test_what_needs_the_key_says_so": "no server takes part",
     # How the parts of a gateway fail is theirs, whoever calls; these are over other doors in part.
-    "cloud/test_cloud_outages.py::test_an_outage_is_said_in_time_charges_nothing_and_ends": "2 of 8",
-    "cloud/test_cloud_outages.py::test_without_a_gpu_requests_are_taken": "1 of 4",
-    "cloud/test_cloud_outages.py::test_a_crash_of_postgres_itself_is_survived": "none; as an outage",
+    "cloud/test_cloud_outages.py::test_an_outage_is_said_in_time_charges_nothing_and_ends": "two of eight",
+    "cloud/test_cloud_outages.py::test_without_a_gpu_requests_are_taken": "one of four",
     # Of a server's own.
     "test_wsgi.py": "gunicorn's reloads and stops; those of `s3edge serve` are in files of their own",
     # All doors in one test.

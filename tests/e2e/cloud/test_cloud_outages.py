@@ -190,7 +190,6 @@ def test_an_outage_is_said_in_time_charges_nothing_and_ends(
     assert_books(cloud, user_id, foreground, background)
 
 
-@pytest.mark.parametrize("door", [UVICORN], indirect=True, ids=str)
 def test_a_crash_of_postgres_itself_is_survived(
     cloud: Cloud, start_edge: StartServer, scene: bytes
 ) -> None:
