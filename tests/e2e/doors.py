@@ -78,7 +78,7 @@ ONE_DOOR: Mapping[str, str] = {
     "cloud/test_cloud_doctor.py": "`s3edge doctor`, which no server takes part in",
     "cloud/test_cloud_money.py::test_credits_are_granted_from_the_command_line": "no server takes part",
     "cloud/test_cloud_without_service_key.py::test_what_needs_the_key_says_so": "no server takes part",
-    # How the parts of a gateway fail is theirs, whoever calls: WSGI has two of eight outages, one of four.
+    # How the parts of a gateway fail is theirs, whoever calls: two of eight, and one of four, over WSGI.
     "cloud/test_cloud_outages.py::test_an_outage_is_said_in_time_charges_nothing_and_ends": "in part",
     "cloud/test_cloud_outages.py::test_without_a_gpu_requests_are_taken": "in part",
     # Of a server's own.
