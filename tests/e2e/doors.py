@@ -70,7 +70,8 @@ ONE_DOOR: Mapping[str, str] = {
     # Of commands and of programs that stand before a server.
     "test_readme.py": "the commands that the README tells a newcomer to type start `s3edge serve`",
     "test_sdk_docs.py": "programs of the documentation; what they send is sent over all doors elsewhere",
-    "test_segment_folder.py": "a program of its own; likewise",
+    "test_testing_docs.py": "worked examples of tests, in memory; no server takes part",
+    "test_segment_folder.py": "a program of its own; what it sends is sent over all doors elsewhere",
     "test_curl_script.py": "a program of its own; likewise",
     "test_dart_client.py": "a program of its own, whose requests are read off its text; likewise",
     "test_client_memory.py": "the memory of the client",
