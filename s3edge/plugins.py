@@ -15,6 +15,8 @@ STORAGES = "s3edge.storages"
 BACKENDS = "s3edge.backends"
 RATE_LIMITERS = "s3edge.rate_limiters"
 QUEUES = "s3edge.queues"
+PREDICTORS = "s3edge.predictors"
+"""What an inference server runs: no port of the gateway's, and made of other things."""
 
 _OF_EXTRA = re.compile(r"(?P<name>[\w-]+).*;.*\bextra == ['\"](?P<extra>[\w-]+)['\"].*")
 

@@ -12,38 +12,41 @@ stored image's own pixels.
 """
 
 import io
-import warnings
 from collections.abc import Sequence
 
 import attrs
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter, UnidentifiedImageError
+from PIL import Image, ImageFilter
 from scipy import ndimage
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import dijkstra
 from skimage.filters import threshold_otsu
 from skimage.segmentation import slic
 
+from s3edge.rules.images import MAX_IMAGE_PIXELS
+from s3edge.values import ModelInfo
 from s3edge_inference.colours import NamedColour, OkLab, colours_in, oklab
-from s3edge_inference.predictors import Segmentation, UnreadableImage
+from s3edge_inference.decoding import decode
+from s3edge_inference.predictors import (
+    Predictor,
+    PredictorOptions,
+    PredictorUnavailable,
+    Segmentation,
+)
 
 
 Scores = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 
-MAX_SIDE = 1_000_000
-"""Pixels: a strip of 2 by 25 million has few pixels, and no shape that fits into memory."""
-
-
 @attrs.frozen
-class CpuPredictor:
+class CpuPredictor(Predictor):
     """
     Segments by colour words, or else by what stands out from the image's border.
 
     Deterministic: the same bytes and prompt give the same mask. Holds no state, so threads may
-    share it. Satisfies ``s3edge_inference.predictors.Predictor``.
+    share it.
 
     Attributes:
         working_pixels: Pixels of the reduced copy that is analysed; time grows with it.
@@ -53,14 +56,30 @@ class CpuPredictor:
         speck_fraction: Specks and holes smaller than this fraction of the image go, 0 to 1.
         model_name: ``s3edge-cpu``.
         model_version: Of the method; changes when masks change.
+        in_processes: It would stop the event loop of a process that serves.
     """
 
     working_pixels: int = 360_000
     superpixels: int = 900
-    max_pixels: int = 50_000_000
+    max_pixels: int = MAX_IMAGE_PIXELS
     speck_fraction: float = 0.0003
     model_name: str = attrs.field(default="s3edge-cpu", init=False)
     model_version: str = attrs.field(default="cpu-superpixels-1", init=False)
+    in_processes: bool = attrs.field(default=True, init=False)
+
+    def load(self) -> None:
+        """Do nothing: the method has no weights."""
+
+    def info(self) -> ModelInfo:
+        """Say which model runs: one without weights."""
+        return ModelInfo(
+            model_name=self.model_name,
+            model_version=self.model_version,
+            parameters=0,
+            weights_size_gb=0.0,
+            device="cpu",
+            dtype="float64",
+        )
 
     def segment(self, image: bytes, prompts: Sequence[str]) -> list[Segmentation]:
         """
@@ -79,7 +98,7 @@ class CpuPredictor:
         Raises:
             UnreadableImage: The image cannot be decoded or has more than ``max_pixels``.
         """
-        scene = _look_at(_decode(image, self.max_pixels), self.working_pixels, self.superpixels)
+        scene = _look_at(decode(image, self.max_pixels), self.working_pixels, self.superpixels)
         foreground: Segmentation | None = None
         segmentations = []
         for prompt in prompts:
@@ -124,60 +143,6 @@ class _Scene:
     def mean_of(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Average working pixels, ``(rows, columns)``, over each superpixel, ``(n,)``."""
         return _region_means(self.superpixel_of, values)
-
-
-# Decoding
-
-_FORMATS = ("PNG", "JPEG", "WEBP")
-
-
-def _decode(image: bytes, max_pixels: int) -> Image.Image:
-    """Return the first frame as 8-bit RGB, on white where it is transparent."""
-    try:
-        with warnings.catch_warnings():
-            # Pillow's own limit is another one; ours is checked below.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(image), formats=_FORMATS) as opened:
-                _check_pixels(opened, max_pixels)
-                opened.load()
-                return _as_rgb(opened)
-    except (UnreadableImage, MemoryError):
-        raise
-    except Image.DecompressionBombError as error:
-        raise _too_many_pixels(max_pixels) from error
-    except UnidentifiedImageError as error:
-        raise UnreadableImage("The file is not a PNG, JPEG or WebP image.") from error
-    except Exception as error:
-        # On hostile files Pillow's decoders raise OSError, SyntaxError, struct.error and more.
-        raise UnreadableImage("The image is damaged or incomplete.") from error
-
-
-def _check_pixels(opened: Image.Image, max_pixels: int) -> None:
-    """Refuse what its header says is too large; nothing has been decoded yet."""
-    if opened.width * opened.height > max_pixels:
-        raise _too_many_pixels(max_pixels)
-    if max(opened.size) > MAX_SIDE:
-        raise UnreadableImage(
-            f"The image is too long; at most {MAX_SIDE:,} pixels a side are accepted."
-        )
-
-
-def _too_many_pixels(max_pixels: int) -> UnreadableImage:
-    return UnreadableImage(
-        f"The image has too many pixels; at most {max_pixels / 1e6:g} megapixels are accepted."
-    )
-
-
-def _as_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        # 16-bit greyscale; Pillow's own conversion clips at 255 in place of scaling.
-        sixteen_bit = np.asarray(image).astype(np.int64)
-        return Image.fromarray((sixteen_bit >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        pixels = image.convert("RGBA")
-        white = Image.new("RGBA", pixels.size, "white")
-        return Image.alpha_composite(white, pixels).convert("RGB")
-    return image.convert("RGB")
 
 
 # Analysis that no prompt is needed for
@@ -498,3 +463,18 @@ def _png(mask: Mask) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(mask.astype(np.uint8) * np.uint8(255)).save(buffer, "PNG", compress_level=4)
     return buffer.getvalue()
+
+
+def from_options(options: PredictorOptions) -> CpuPredictor:
+    """
+    Return the predictor of ``S3EDGE_PREDICTOR=cpu``.
+
+    Raises:
+        PredictorUnavailable: Weights, a device or a type were asked for, and it has none to choose.
+    """
+    if options.weights or options.device or options.dtype:
+        raise PredictorUnavailable(
+            "the predictor cpu has no weights, device or dtype to choose; leave S3EDGE_MODEL_WEIGHTS,"
+            " S3EDGE_MODEL_DEVICE and S3EDGE_MODEL_DTYPE unset"
+        )
+    return CpuPredictor()

@@ -69,14 +69,7 @@ class InProcessBackend:
 
     async def model_info(self) -> ModelInfo:
         """Implement ``InferenceBackend``."""
-        return ModelInfo(
-            model_name=self._predictor.model_name,
-            model_version=self._predictor.model_version,
-            parameters=0,
-            weights_size_gb=0.0,
-            device="cpu",
-            dtype="float64",
-        )
+        return self._predictor.info()
 
     async def check(self) -> None:
         """Implement ``Checked``: the workers are started when they are needed."""
