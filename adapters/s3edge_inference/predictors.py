@@ -9,7 +9,7 @@ from typing import Protocol
 
 import attrs
 
-from s3edge.values import ModelInfo
+from s3edge.values import Json, ModelInfo
 
 
 class UnreadableImage(ValueError):  # noqa: N818 - the caller's fault, named as such
@@ -40,11 +40,14 @@ class Segmentation:
         labels: What was picked, in the prompt's order: what the model calls it. The CPU predictor
             gives the colour names found in the prompt, or ``("foreground",)``.
         confidence: How sure the model is, from 0 to 1. An empty mask has 0.
+        metadata: What else it says, as JSON: boxes and scores of what it found, say. It goes into the
+            result's metadata, beside what is always there.
     """
 
     mask_png: bytes
     labels: tuple[str, ...]
     confidence: float
+    metadata: Mapping[str, Json] = attrs.field(factory=dict)
 
 
 @attrs.frozen
@@ -105,8 +108,8 @@ class Predictor(Protocol):
         """
         Whether it runs in worker processes, an image in each.
 
-        That is for models on the CPU, which would stop the server's own threads. Otherwise one thread
-        of the server loads it and runs every batch, one after the other.
+        That is for models on the CPU, which would stop the server's own threads. Otherwise the server
+        loads it itself and runs batch after batch, never two at once, in threads that may differ.
         """
         return False
 
