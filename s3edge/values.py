@@ -306,6 +306,7 @@ class Prediction:
         inference_time_ms: How long the model took.
         confidence: 0 to 1.
         model_version: Which model it was, when the backend says so.
+        metadata: What else the model said, boxes and scores for example; kept in the result's metadata.
     """
 
     task_id: UUID
@@ -314,6 +315,7 @@ class Prediction:
     inference_time_ms: float
     confidence: float
     model_version: str | None = None
+    metadata: Mapping[str, Json] = Factory(dict)
 
 
 @frozen

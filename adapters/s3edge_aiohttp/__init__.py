@@ -6,7 +6,21 @@ what it raises into an ``EdgeError`` of their own. Measured against httpx in doc
 nothing of the environment; proxies set there are not used.
 """
 
-from s3edge_aiohttp.client import Answer, AnswerStream, HttpClient, NoAnswerError
+from s3edge_aiohttp.client import (
+    Answer,
+    AnswerStream,
+    ForbiddenAddressError,
+    HttpClient,
+    LateAnswerError,
+    NoAnswerError,
+)
 
 
-__all__ = ["Answer", "AnswerStream", "HttpClient", "NoAnswerError"]
+__all__ = [
+    "Answer",
+    "AnswerStream",
+    "ForbiddenAddressError",
+    "HttpClient",
+    "LateAnswerError",
+    "NoAnswerError",
+]

@@ -11,6 +11,7 @@ from attrs import field, frozen
 from yarl import URL
 
 from s3edge.errors import unavailable
+from s3edge_aiohttp.destinations import PrivateAddressError, public_socket
 
 
 CONNECT_TIMEOUT_S = 2.0
@@ -42,6 +43,14 @@ class NoAnswerError(Exception):
         super().__init__(reason)
         self.reason = reason
         self.may_have_acted = may_have_acted
+
+
+class LateAnswerError(NoAnswerError):
+    """What was waited for did not come in time."""
+
+
+class ForbiddenAddressError(NoAnswerError):
+    """The name leads to an address that is not public, and the client goes to public ones only."""
 
 
 @frozen
@@ -86,11 +95,16 @@ class HttpClient:
     Args:
         dependency: What is at the other end, for messages: ``the database``.
         connections: How many at once, at the most; further requests wait, within their timeout.
+        public_only: Whether it connects to addresses of the public Internet only; for URLs that
+            somebody else wrote.
     """
 
-    def __init__(self, dependency: str, *, connections: int = MAX_CONNECTIONS) -> None:
+    def __init__(
+        self, dependency: str, *, connections: int = MAX_CONNECTIONS, public_only: bool = False
+    ) -> None:
         self._dependency = dependency
         self._connections = connections
+        self._public_only = public_only
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -101,6 +115,7 @@ class HttpClient:
                 keepalive_timeout=IDLE_S,
                 # An answer that is cut short may leave its connection half closed.
                 enable_cleanup_closed=False,
+                socket_factory=public_socket if self._public_only else None,
             ),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -144,7 +159,8 @@ class HttpClient:
             body: To send.
 
         Raises:
-            NoAnswerError: Nothing was answered in time, or not in HTTP, or too much.
+            NoAnswerError: Nothing was answered in time (``LateAnswerError``), or not in HTTP, or too
+                much; or there was nobody to ask (``ForbiddenAddressError``: nobody who may be asked).
             EdgeError: ``SERVICE_UNAVAILABLE`` when the pool is not open.
         """
         with self._deadline(timeout_s) as scope:
@@ -234,14 +250,19 @@ class HttpClient:
             yield scope
         if scope.cancelled_caught:
             reason = f"{self._dependency} did not answer within {timeout_s:g} seconds"
-            raise NoAnswerError(reason, may_have_acted=True)
+            raise LateAnswerError(reason, may_have_acted=True)
 
     @contextmanager
     def _failures(self) -> Iterator[None]:
         """Turn what aiohttp raises into the one error; its texts may hold URLs, so none is kept."""
         try:
             yield
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            if isinstance(error, aiohttp.ClientConnectorError) and isinstance(
+                error.os_error, PrivateAddressError
+            ):
+                reason = f"the address of {self._dependency} is not public"
+                raise ForbiddenAddressError(reason, may_have_acted=False) from None
             reason = f"{self._dependency} cannot be connected to"
             raise NoAnswerError(reason, may_have_acted=False) from None
         except aiohttp.InvalidURL:

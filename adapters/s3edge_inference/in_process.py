@@ -1,15 +1,11 @@
 """The ``InferenceBackend`` port in the gateway's own process group, for servers without a GPU."""
 
-import logging
-import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from uuid import UUID
 
 import anyio
-from anyio import BrokenWorkerProcess, CapacityLimiter, to_process
 
-from s3edge.errors import Code, EdgeError
 from s3edge.masks import read_image, store_mask
 from s3edge.ports import InferenceBackend, ObjectStorage, Wiring
 from s3edge.rules.keys import mask_key
@@ -20,10 +16,9 @@ from s3edge.values import (
     Prediction,
     PredictRequest,
 )
-from s3edge_inference.predictors import Predictor, Segmentation, UnreadableImage
+from s3edge_inference.predictors import Predictor
+from s3edge_inference.worker_processes import WorkerProcesses
 
-
-_log = logging.getLogger(__name__)
 
 REMEMBERED_ANSWERS = 4096
 """How many tasks' answers are kept for repeats; older ones are run again, to the same mask."""
@@ -47,8 +42,8 @@ class InProcessBackend:
     ) -> None:
         self._storage = storage
         self._predictor = predictor
-        self.capacity = processes or os.cpu_count() or 1
-        self._processes = CapacityLimiter(self.capacity)
+        self._workers = WorkerProcesses(predictor, processes)
+        self.capacity = self._workers.capacity
         self._answers: OrderedDict[UUID, Sequence[Prediction]] = OrderedDict()
         self._running: dict[UUID, anyio.Lock] = {}
 
@@ -99,7 +94,7 @@ class InProcessBackend:
     ) -> Sequence[Prediction]:
         image = await read_image(image_url, storage=self._storage)
         started = anyio.current_time()
-        segmentations = await self._segment(image, prompts)
+        segmentations = await self._workers.segment(image, prompts)
         elapsed_ms = round((anyio.current_time() - started) * 1000, 3)
         predictions = []
         for index, segmentation in enumerate(segmentations):
@@ -114,30 +109,10 @@ class InProcessBackend:
                     inference_time_ms=elapsed_ms,
                     confidence=segmentation.confidence,
                     model_version=self._predictor.model_version,
+                    metadata=segmentation.metadata,
                 )
             )
         return predictions
-
-    async def _segment(self, image: bytes, prompts: Sequence[str]) -> list[Segmentation]:
-        try:
-            return await to_process.run_sync(
-                self._predictor.segment,
-                image,
-                list(prompts),
-                cancellable=True,
-                limiter=self._processes,
-            )
-        except UnreadableImage as error:
-            raise EdgeError(Code.INVALID_REQUEST, str(error)) from None
-        except (BrokenWorkerProcess, ProcessLookupError):
-            # The second comes from anyio's own clean-up of a worker that is gone already.
-            _log.error(
-                "a segmentation process ended unexpectedly: out of memory, killed, or the main script"
-                " starts a server without 'if __name__ == \"__main__\":'"
-            )
-            raise EdgeError(
-                Code.INFERENCE_FAILED, "The model's process ended unexpectedly.", retryable=True
-            ) from None
 
 
 def from_url(url: str, wiring: Wiring) -> InferenceBackend:  # noqa: ARG001 - the factories' signature

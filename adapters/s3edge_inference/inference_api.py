@@ -87,6 +87,7 @@ class PredictAnswer(Struct, frozen=True):
         inference_time_ms: How long the model took.
         confidence: 0 to 1.
         model_version: Beyond the contract; taken when a server says it.
+        metadata: Likewise: what else the model said.
     """
 
     task_id: UUID
@@ -95,6 +96,7 @@ class PredictAnswer(Struct, frozen=True):
     inference_time_ms: NotNegative
     confidence: Annotated[float, Meta(ge=0, le=1)]
     model_version: Name | None = None
+    metadata: dict[str, Any] = {}
 
 
 class BatchAnswer(Struct, frozen=True):
@@ -217,8 +219,9 @@ def _prediction(answer: PredictAnswer, task_id: UUID) -> Prediction:
         raise NotInferenceApiError("it is another task's")
     if not _is_http_url(answer.mask_url):
         raise NotInferenceApiError("its mask_url is no HTTP address")
-    if not _can_be_kept(answer.labels, MAX_LABELS_DEPTH):
-        raise NotInferenceApiError("its labels hold NUL characters or are nested too deeply")
+    for said in (answer.labels, answer.metadata):
+        if not _can_be_kept(said, MAX_LABELS_DEPTH):
+            raise NotInferenceApiError("what it says holds NUL characters or is nested too deeply")
     return Prediction(
         task_id=task_id,
         mask_url=answer.mask_url,
@@ -226,6 +229,7 @@ def _prediction(answer: PredictAnswer, task_id: UUID) -> Prediction:
         inference_time_ms=answer.inference_time_ms,
         confidence=answer.confidence,
         model_version=answer.model_version,
+        metadata=answer.metadata,
     )
 
 

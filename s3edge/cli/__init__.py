@@ -11,6 +11,7 @@ import s3edge
 from s3edge.cli.credits import credits_group, reconcile
 from s3edge.cli.demo import demo
 from s3edge.cli.doctor import doctor
+from s3edge.cli.inference import inference_group
 from s3edge.cli.migrate import migrate
 from s3edge.cli.openapi import openapi
 from s3edge.cli.segment import segment
@@ -29,6 +30,7 @@ for command in (
     dev,
     serve,
     worker,
+    inference_group,
     token,
     segment,
     demo,

@@ -19,8 +19,8 @@ from s3edge.cli.options import Failed, export, settings_of
 from s3edge.cli.stopping import (
     OPEN_REQUESTS_S,
     DrainingHttpProtocol,
+    called_on_stop,
     exit_well_on_signals,
-    no_waiting_on_stop,
     stop_with_supervisor,
 )
 from s3edge.config import Deployment, Settings, build, read_environment
@@ -80,12 +80,16 @@ def url_of(listener: socket.socket) -> str:
 
 def app_of(deployment: Deployment) -> Starlette:
     """Return the application of a deployment."""
-    app = create_app(deployment.web)
+    return stopping(create_app(deployment.web), deployment.gateway.stop_waiting)
+
+
+def stopping(app: Starlette, on_stop: Callable[[], None]) -> Starlette:
+    """Return an application that is told of a stop while its last requests run."""
     serve = app.router.lifespan_context
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        with no_waiting_on_stop(deployment.gateway):
+        with called_on_stop(on_stop):
             async with serve(app):
                 yield
 
@@ -102,12 +106,30 @@ def worker_app() -> Starlette:
 
 def run(deployment: Deployment, listener: socket.socket) -> None:
     """Serve in this process until a signal asks to stop; then exit with status 0."""
-    server = uvicorn.Server(
-        _config(app_of(deployment), listener, deployment.settings.client_timeout_s)
-    )
+    server = server_of(app_of(deployment), listener, deployment.settings.client_timeout_s)
     server.run([listener])
     if not server.started:
         raise Failed(COULD_NOT_START)
+
+
+def server_of(
+    app: Starlette,
+    listener: socket.socket,
+    client_timeout_s: float,
+    open_requests_s: int = OPEN_REQUESTS_S,
+) -> uvicorn.Server:
+    """
+    Return a server of one application, not started.
+
+    Args:
+        app: What it serves.
+        listener: Where.
+        client_timeout_s: After how long a client that neither sends nor reads is cut.
+        open_requests_s: How long open requests may take to end on a stop.
+    """
+    config = _config(app, listener, client_timeout_s)
+    config.timeout_graceful_shutdown = open_requests_s
+    return uvicorn.Server(config)
 
 
 def run_workers(

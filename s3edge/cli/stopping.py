@@ -6,12 +6,11 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from s3edge.cli.connections import CountedHttpProtocol
-from s3edge.gateway import Gateway
 
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -55,12 +54,12 @@ def exit_well_on_signals() -> None:
 
 
 @contextmanager
-def no_waiting_on_stop(gateway: Gateway) -> Iterator[None]:
+def called_on_stop(call: Callable[[], None]) -> Iterator[None]:
     """
-    Answer long polls as soon as a signal asks to stop.
+    Call something in the event loop as soon as a signal asks to stop.
 
     A server waits for open requests before it ends the application's lifespan, so the application
-    would hear of the stop only when the last long poll has run out.
+    would hear of the stop only when the last of them has run out: the last long poll, say.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -69,7 +68,7 @@ def no_waiting_on_stop(gateway: Gateway) -> Iterator[None]:
     servers_own = {number: signal.getsignal(number) for number in STOP_SIGNALS}
 
     def stop(number: int, frame: FrameType | None) -> None:
-        loop.call_soon_threadsafe(gateway.stop_waiting)
+        loop.call_soon_threadsafe(call)
         handler = servers_own[signal.Signals(number)]
         if callable(handler):
             handler(number, frame)

@@ -7,7 +7,7 @@ from typing import Any
 from attrs import evolve, field, frozen
 
 from s3edge import plugins
-from s3edge.config.settings import Settings, SettingsError
+from s3edge.config.settings import CPU_BACKEND, Settings, SettingsError
 from s3edge.errors import EdgeError
 from s3edge.gateway import Gateway, GatewayOptions, RandomIds, SystemClock, opened
 from s3edge.ports import (
@@ -122,17 +122,18 @@ def build(settings: Settings, *, bound_url: str, own: OwnParts | None = None) ->
     Raises:
         SettingsError: An adapter is not installed, or cannot use its setting.
     """
+    _check_image_hosts(settings)
     _warn_of_unsafe_tier(settings)
     own = own or OwnParts()
-    wiring = _wire(settings, bound_url, own)
-    storage = own.storage or _adapter(STORAGE, settings, wiring)
+    wiring = wiring_of(settings, bound_url, own)
+    storage = own.storage or adapter_of(STORAGE, settings, wiring)
     wiring = evolve(wiring, storage=storage)
     gateway = Gateway(
-        authenticator=own.authenticator or _adapter(AUTH, settings, wiring),
+        authenticator=own.authenticator or adapter_of(AUTH, settings, wiring),
         storage=storage,
-        database=own.database or _adapter(DATABASE, settings, wiring),
-        backend=own.backend or _adapter(BACKEND, settings, wiring),
-        rate_limiter=own.rate_limiter or _adapter(LIMITS, settings, wiring),
+        database=own.database or adapter_of(DATABASE, settings, wiring),
+        backend=own.backend or adapter_of(BACKEND, settings, wiring),
+        rate_limiter=own.rate_limiter or adapter_of(LIMITS, settings, wiring),
         options=_options(settings),
         clock=wiring.clock,
         ids=wiring.ids,
@@ -151,7 +152,7 @@ def build(settings: Settings, *, bound_url: str, own: OwnParts | None = None) ->
     queue = (
         None
         if gateway.is_inline
-        else _adapter(QUEUE, settings, evolve(wiring, database=gateway.database))
+        else adapter_of(QUEUE, settings, evolve(wiring, database=gateway.database))
     )
     return Deployment(settings, gateway, web, queue)
 
@@ -178,12 +179,18 @@ async def check_opens(settings: Settings, *, bound_url: str) -> None:
 
 
 def build_parts(settings: Settings, *, bound_url: str) -> Mapping[Port, Any]:
-    """Return each port's part, or the ``SettingsError`` that kept it from being built."""
-    wiring = _wire(settings, bound_url, OwnParts())
+    """
+    Return each port's part, or the ``SettingsError`` that kept it from being built.
+
+    Raises:
+        SettingsError: Two settings do not go together.
+    """
+    _check_image_hosts(settings)
+    wiring = wiring_of(settings, bound_url, OwnParts())
     parts: dict[Port, Any] = {}
     for port in PORTS:
         try:
-            parts[port] = _adapter(port, settings, wiring)
+            parts[port] = adapter_of(port, settings, wiring)
         except SettingsError as error:
             parts[port] = error
         if port is STORAGE and not isinstance(parts[port], SettingsError):
@@ -192,7 +199,7 @@ def build_parts(settings: Settings, *, bound_url: str) -> Mapping[Port, Any]:
             wiring = evolve(wiring, database=parts[port])
     if settings.dispatch != INLINE and wiring.database is not None:
         try:
-            parts[QUEUE] = _adapter(QUEUE, settings, wiring)
+            parts[QUEUE] = adapter_of(QUEUE, settings, wiring)
         except SettingsError as error:
             parts[QUEUE] = error
     return parts
@@ -205,11 +212,12 @@ def build_database(settings: Settings) -> Database:
     Raises:
         SettingsError: As ``build``.
     """
-    database: Database = _adapter(DATABASE, settings, _wire(settings, "", OwnParts()))
+    database: Database = adapter_of(DATABASE, settings, wiring_of(settings, "", OwnParts()))
     return database
 
 
-def _wire(settings: Settings, bound_url: str, own: OwnParts) -> Wiring:
+def wiring_of(settings: Settings, bound_url: str, own: OwnParts) -> Wiring:
+    """Return what the factories of adapters are told."""
     return Wiring(
         data_dir=settings.data_dir,
         public_url=settings.public_url or bound_url,
@@ -239,7 +247,7 @@ def _options(settings: Settings) -> GatewayOptions:
     )
 
 
-def _adapter(port: Port, settings: Settings, wiring: Wiring) -> Any:
+def adapter_of(port: Port, settings: Settings, wiring: Wiring) -> Any:
     """Return what the adapter of a setting's scheme makes of it."""
     try:
         factory = plugins.load(port.group, port.scheme(settings))
@@ -253,6 +261,15 @@ def _adapter(port: Port, settings: Settings, wiring: Wiring) -> Any:
     except (plugins.UnknownAdapterError, OSError, ValueError) as error:
         message = f"{port.setting}: {error}"
     raise SettingsError(message)
+
+
+def _check_image_hosts(settings: Settings) -> None:
+    if settings.image_hosts and settings.backend == CPU_BACKEND:
+        message = (
+            "S3EDGE_IMAGE_HOSTS: the in-process backend reads only this deployment's own storage;"
+            " set S3EDGE_BACKEND to an inference server, or leave this unset"
+        )
+        raise SettingsError(message)
 
 
 def _warn_of_unsafe_tier(settings: Settings) -> None:

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlsplit
 
 from attrs import field, frozen
 
-from s3edge.plugins import QUEUES, installed
+from s3edge.plugins import PREDICTORS, QUEUES, installed
 from s3edge.ports import INLINE
 from s3edge.rules.claims import DEFAULT_TIER_CLAIM
 from s3edge.rules.lifecycle import COUNTED_BACKLOG
@@ -24,6 +24,7 @@ D = TypeVar("D")
 PREFIX = "S3EDGE_"
 
 CPU_BACKEND = "cpu:"
+CPU_PREDICTOR = "cpu"
 LOCAL_AUTH = "local"
 
 CLIENT_TIMEOUT_S = 30.0
@@ -150,6 +151,31 @@ SETTINGS: tuple[Setting, ...] = (
         "After how many seconds a client that neither sends nor reads is cut",
         "30",
     ),
+    Setting(
+        "S3EDGE_PREDICTOR",
+        "What s3edge inference serve runs: cpu, or the name of another installed predictor",
+        CPU_PREDICTOR,
+    ),
+    Setting(
+        "S3EDGE_MODEL_WEIGHTS", "Its weights: a folder or a name on a hub", "the predictor's own"
+    ),
+    Setting("S3EDGE_MODEL_DEVICE", "Where it runs: cuda, cuda:1, cpu", "the best there is"),
+    Setting("S3EDGE_MODEL_DTYPE", "Type of its weights: float32, bfloat16", "the device's best"),
+    Setting("S3EDGE_BATCH_SIZE", "How many images go through the model together", "8"),
+    Setting("S3EDGE_BATCH_WAIT_MS", "How long the first of them waits for others", "10"),
+    Setting(
+        "S3EDGE_PREDICT_QUEUE",
+        "How many tasks an inference server has under way; more are answered 503",
+        "128",
+    ),
+    Setting(
+        "S3EDGE_PRIVATE_IMAGE_HOSTS",
+        "Like S3EDGE_IMAGE_HOSTS, for hosts whose addresses are private; inference servers only",
+        "none",
+    ),
+    Setting(
+        "S3EDGE_IMAGE_TIMEOUT_S", "How long an inference server reads one image at the most", "20"
+    ),
     Setting("S3EDGE_GRACE_S", "How long running tasks may take to end on a stop", "10"),
     Setting("S3EDGE_DATA_DIR", "Where the embedded parts live", ".s3edge"),
     Setting("S3EDGE_PUBLIC_URL", "How the outside reaches this server", "the bound address"),
@@ -196,6 +222,15 @@ class Settings:
     max_requests: int = 500
     max_waits: int = 5000
     client_timeout_s: float = CLIENT_TIMEOUT_S
+    predictor: str = CPU_PREDICTOR
+    model_weights: str = ""
+    model_device: str = ""
+    model_dtype: str = ""
+    batch_size: int = 8
+    batch_wait_ms: int = 10
+    predict_queue: int = 128
+    private_image_hosts: frozenset[str] = frozenset()
+    image_timeout_s: float = 20.0
     data_dir: Path = Path(".s3edge")
     public_url: str | None = None
     log_level: str = "info"
@@ -216,7 +251,7 @@ def parse_settings(environ: Mapping[str, str]) -> Settings:
     read = _Reader(environ)
     has_supabase = bool(environ.get("SUPABASE_URL"))
     data_dir = read.value("S3EDGE_DATA_DIR", _path, Path(".s3edge"))
-    settings = Settings(
+    return Settings(
         auth=read.text("S3EDGE_AUTH", "supabase" if has_supabase else LOCAL_AUTH),
         database=read.text(
             "S3EDGE_DATABASE",
@@ -246,18 +281,20 @@ def parse_settings(environ: Mapping[str, str]) -> Settings:
         max_requests=read.value("S3EDGE_MAX_REQUESTS", _integer(1, 100_000), 500),
         max_waits=read.value("S3EDGE_MAX_WAITS", _integer(0, 1_000_000), 5000),
         client_timeout_s=read.value("S3EDGE_CLIENT_TIMEOUT_S", _seconds(3600), CLIENT_TIMEOUT_S),
+        predictor=read.value("S3EDGE_PREDICTOR", _choice(*installed(PREDICTORS)), CPU_PREDICTOR),
+        model_weights=read.text("S3EDGE_MODEL_WEIGHTS", ""),
+        model_device=read.text("S3EDGE_MODEL_DEVICE", ""),
+        model_dtype=read.text("S3EDGE_MODEL_DTYPE", ""),
+        batch_size=read.value("S3EDGE_BATCH_SIZE", _integer(1, 64), 8),
+        batch_wait_ms=read.value("S3EDGE_BATCH_WAIT_MS", _integer(0, 1000), 10),
+        predict_queue=read.value("S3EDGE_PREDICT_QUEUE", _integer(1, 10_000), 128),
+        private_image_hosts=read.value("S3EDGE_PRIVATE_IMAGE_HOSTS", _hosts, frozenset()),
+        image_timeout_s=read.value("S3EDGE_IMAGE_TIMEOUT_S", _seconds(600), 20.0),
         data_dir=data_dir,
         public_url=read.value("S3EDGE_PUBLIC_URL", _base_url, None),
         log_level=read.value("S3EDGE_LOG", _choice(*LOG_LEVELS), "info"),
         vendor={name: text for name, text in environ.items() if not name.startswith(PREFIX)},
     )
-    if settings.image_hosts and settings.backend == CPU_BACKEND:
-        message = (
-            "S3EDGE_IMAGE_HOSTS: the in-process backend reads only this deployment's own storage;"
-            " set S3EDGE_BACKEND to an inference server, or leave this unset"
-        )
-        raise SettingsError(message)
-    return settings
 
 
 class _Reader:

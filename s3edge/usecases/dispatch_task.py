@@ -7,9 +7,10 @@ import anyio
 
 from s3edge.errors import Code, EdgeError
 from s3edge.ports import Database, InferenceBackend, ObjectStorage
+from s3edge.rules.image_hosts import is_allowed_host
 from s3edge.rules.lifecycle import MAX_PREDICT_ATTEMPTS, retry_delay_s
 from s3edge.usecases.record_outcome import record_failure, record_success
-from s3edge.usecases.request_segmentation import image_key, is_allowed_host
+from s3edge.usecases.request_segmentation import image_key
 from s3edge.values import Prediction, PredictRequest, Task
 
 

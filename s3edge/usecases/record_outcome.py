@@ -7,9 +7,9 @@ import anyio
 
 from s3edge.errors import Code, EdgeError
 from s3edge.ports import Database
-from s3edge.rules.keys import unsigned
 from s3edge.rules.lifecycle import MAX_RECORD_ATTEMPTS, retry_delay_s
-from s3edge.values import Json, Outcome, Prediction, Task
+from s3edge.rules.outcomes import outcome_of
+from s3edge.values import Prediction, Task
 
 
 _log = logging.getLogger(__name__)
@@ -34,13 +34,7 @@ async def record_success(
     Raises:
         EdgeError: ``SERVICE_UNAVAILABLE`` when the database could not be told.
     """
-    metadata: dict[str, Json] = {
-        "inference_time_ms": prediction.inference_time_ms,
-        "confidence": prediction.confidence,
-    }
-    if prediction.model_version is not None:
-        metadata["model_version"] = prediction.model_version
-    outcome = Outcome(unsigned(prediction.mask_url), prediction.labels, metadata)
+    outcome = outcome_of(prediction)
     ended = await _insist(
         lambda: database.complete_task(task.id, outcome, attempt=task.attempt), random
     )

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable, Collection
-from urllib.parse import urlsplit
 from uuid import UUID
 
 import msgspec
@@ -10,6 +9,7 @@ from attrs import frozen
 
 from s3edge.errors import Code, EdgeError, invalid
 from s3edge.ports import Database, Ids, ObjectStorage
+from s3edge.rules.image_hosts import is_allowed_host
 from s3edge.rules.keys import is_upload_of, unsigned, upload_key
 from s3edge.rules.prompts import clean_prompt
 from s3edge.values import NewTask, Reservation, User
@@ -89,18 +89,6 @@ def image_key(user_id: UUID, image_url: str, storage: ObjectStorage) -> str | No
     """Return the key of an image URL that storage made for this user, or ``None``."""
     key = storage.key_of(image_url)
     return key if key is not None and is_upload_of(user_id, key) else None
-
-
-def is_allowed_host(image_url: str, image_hosts: Collection[str]) -> bool:
-    """Return whether an image stands on a host that the operator allowed."""
-    # Parsers disagree on blanks and control characters in a URL, so one with any is nobody's.
-    if not (image_url.isascii() and image_url.isprintable()) or " " in image_url:
-        return False
-    try:
-        parts = urlsplit(image_url)
-    except ValueError:
-        return False
-    return parts.scheme in {"http", "https"} and parts.netloc.lower() in image_hosts
 
 
 @frozen

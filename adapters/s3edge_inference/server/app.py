@@ -1,0 +1,224 @@
+"""The inference API as an application, and the life of what is behind it."""
+
+import hmac
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from http import HTTPStatus
+
+import anyio
+from anyio.abc import TaskGroup
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from s3edge.errors import Code, EdgeError
+from s3edge.ports import Database, ObjectStorage
+from s3edge_inference.inference_api import (
+    BATCH_PATH,
+    HEALTH_PATH,
+    KEY_HEADER,
+    MODEL_INFO_PATH,
+    PREDICT_PATH,
+)
+from s3edge_inference.predictors import Predictor, PredictorUnavailable
+from s3edge_inference.server.batching import Batcher
+from s3edge_inference.server.images import Images
+from s3edge_inference.server.messages import (
+    Kind,
+    OnePrompt,
+    SeveralPrompts,
+    health_answer,
+    model_info_answer,
+)
+from s3edge_inference.server.metrics import CONTENT_TYPE, Metrics
+from s3edge_inference.server.model import Model
+from s3edge_inference.server.options import MAX_BODY_BYTES, ServerOptions
+from s3edge_inference.server.records import Records
+from s3edge_inference.server.refusals import Refused, json_response, refused, wrong_key
+from s3edge_inference.server.tasks import Tasks
+
+
+METRICS_PATH = "/metrics"
+
+OK = "OK"
+
+_BEARER = "bearer "
+
+_log = logging.getLogger(__name__)
+
+
+class InferenceServer:
+    """
+    Answers the inference API with a predictor.
+
+    ``/health`` is for everybody; the rest needs the key. ``/metrics`` takes it as a bearer token too,
+    which is what Prometheus can send.
+
+    Args:
+        predictor: The model; it is loaded when the application starts, in the background.
+        storage: Where uploads are read and masks are kept.
+        database: Where the server writes what becomes of tasks by itself, if anywhere.
+        options: The key and the limits.
+        give_up: Called when the model cannot be loaded, so that the process ends.
+
+    Attributes:
+        failure: Why the model could not be loaded, in one line; else ``None``.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        storage: ObjectStorage,
+        database: Database | None,
+        options: ServerOptions,
+        *,
+        give_up: Callable[[], None],
+    ) -> None:
+        self.failure: str | None = None
+        self._options = options
+        self._give_up = give_up
+        self._metrics = metrics = Metrics()
+        self._model = Model(predictor)
+        self._batcher = Batcher(
+            self._model, size=options.batch_size, wait_s=options.batch_wait_s, metrics=metrics
+        )
+        images = Images(storage, options, metrics)
+        self._resources: Collection[object] = (storage, database, images)
+        self._tasks = Tasks(
+            images=images,
+            model=self._model,
+            batcher=self._batcher,
+            storage=storage,
+            records=Records(database, metrics),
+            metrics=metrics,
+            most=options.queue,
+        )
+        metrics.observe(tasks=lambda: self._tasks.under_way, queue=lambda: self._batcher.depth)
+        self._group: TaskGroup
+        self._stops_at: float | None = None
+
+    def app(self) -> Starlette:
+        """Return the application; it serves once."""
+        return Starlette(
+            routes=[
+                Route(HEALTH_PATH, self._health),
+                Route(PREDICT_PATH, self._answering(OnePrompt()), methods=["POST"]),
+                Route(BATCH_PATH, self._answering(SeveralPrompts()), methods=["POST"]),
+                Route(MODEL_INFO_PATH, self._model_info),
+                Route(METRICS_PATH, self._metrics_text),
+            ],
+            exception_handlers={Refused: _respond, HTTPException: _respond_plainly},
+            lifespan=self._lifespan,
+        )
+
+    def stop_taking(self) -> None:
+        """Refuse new tasks from now on; those that are under way have the grace to end."""
+        if self._stops_at is None:
+            self._stops_at = time.monotonic() + self._options.grace_s
+            self._tasks.stop_taking()
+
+    @asynccontextmanager
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:  # noqa: ARG002 - Starlette's signature
+        async with AsyncExitStack() as stack:
+            for part in self._resources:
+                if isinstance(part, AbstractAsyncContextManager):
+                    await stack.enter_async_context(part)
+            async with anyio.create_task_group() as self._group:
+                self._group.start_soon(self._load_and_serve)
+                yield
+                self.stop_taking()
+                left_s = (self._stops_at or 0.0) - time.monotonic()
+                with anyio.move_on_after(max(0.0, left_s)):
+                    await self._tasks.until_none_is_under_way()
+                self._group.cancel_scope.cancel()
+
+    async def _load_and_serve(self) -> None:
+        try:
+            await self._model.load()
+        except PredictorUnavailable as error:
+            self.failure = str(error)
+        except EdgeError as error:
+            self.failure = error.message
+        except Exception as error:  # noqa: BLE001 - the process ends, and the log has the trace
+            _log.exception("the model could not be loaded")
+            self.failure = f"the model could not be loaded ({type(error).__name__}); see the log"
+        if self.failure is not None:
+            self._give_up()
+            return
+        info = self._model.info
+        _log.info("loaded %s %s on %s", info.model_name, info.model_version, info.device)
+        await self._batcher.serve()
+
+    async def _health(self, request: Request) -> Response:  # noqa: ARG002 - Starlette's signature
+        status = "ok" if self._stops_at is None else "stopping"
+        memory = await self._model.memory()
+        return json_response(health_answer(status, is_loaded=self._model.is_loaded, memory=memory))
+
+    async def _model_info(self, request: Request) -> Response:
+        self._authorize(request.headers.get(KEY_HEADER, ""))
+        try:
+            return json_response(model_info_answer(self._model.info))
+        except EdgeError as error:
+            raise refused(error) from None
+
+    async def _metrics_text(self, request: Request) -> Response:
+        given = request.headers.get("authorization", "")
+        is_bearer = given.lower().startswith(_BEARER)
+        self._authorize(given[len(_BEARER) :] if is_bearer else request.headers.get(KEY_HEADER, ""))
+        memory = await self._model.memory()
+        text = self._metrics.text(is_loaded=self._model.is_loaded, memory=memory)
+        return Response(text, media_type=CONTENT_TYPE)
+
+    def _answering(self, kind: Kind) -> Callable[[Request], Awaitable[Response]]:
+        async def answer(request: Request) -> Response:
+            try:
+                response = await self._predict(request, kind)
+            except EdgeError as error:
+                self._metrics.answered(error.code)
+                raise refused(error) from None
+            except Refused as error:
+                self._metrics.answered(error.code)
+                raise
+            except ClientDisconnect:
+                # It was gone before it had said what it wants; nobody reads this.
+                return Response(status_code=HTTPStatus.BAD_REQUEST)
+            self._metrics.answered(OK)
+            return response
+
+        return answer
+
+    async def _predict(self, request: Request, kind: Kind) -> Response:
+        self._authorize(request.headers.get(KEY_HEADER, ""))
+        wanted = kind.read(await _body(request))
+        answer = await self._tasks.answer(wanted, self._group)
+        return json_response(kind.answered(wanted, answer))
+
+    def _authorize(self, given: str) -> None:
+        """Compare the key in a time that says nothing of where it differs."""
+        if not hmac.compare_digest(given.encode(), self._options.key.encode()):
+            raise wrong_key()
+
+
+async def _body(request: Request) -> bytes:
+    content = bytearray()
+    async for chunk in request.stream():
+        content += chunk
+        if len(content) > MAX_BODY_BYTES:
+            raise EdgeError(Code.INVALID_REQUEST, "The request is too long.")
+    return bytes(content)
+
+
+async def _respond(request: Request, error: Exception) -> Response:  # noqa: ARG001 - Starlette's signature
+    assert isinstance(error, Refused)  # noqa: S101 - for the type checker: it is registered so
+    return error.response()
+
+
+async def _respond_plainly(request: Request, error: Exception) -> Response:  # noqa: ARG001 - as above
+    """Answer an unknown path or method as everything else is answered."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - likewise
+    status = HTTPStatus(error.status_code)
+    return json_response({"error": status.name, "message": error.detail}, status, error.headers)

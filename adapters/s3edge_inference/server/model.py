@@ -1,0 +1,134 @@
+"""The predictor as the server runs it: loaded once, then given batch after batch."""
+
+import logging
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import anyio
+from anyio import CapacityLimiter, to_thread
+
+from s3edge.errors import Code, EdgeError
+from s3edge.values import ModelInfo
+from s3edge_inference.predictors import GpuMemory, Predictor, Segmentation, UnreadableImage
+from s3edge_inference.server.options import HEALTH_TIMEOUT_S, NOT_LOADED_RETRY_AFTER_S
+from s3edge_inference.worker_processes import WorkerProcesses, load_model
+
+
+Item: TypeAlias = tuple[bytes, Sequence[str]]
+"""An image, and what to pick from it."""
+
+Segmented: TypeAlias = Sequence[Segmentation] | EdgeError
+"""What became of one image of a batch."""
+
+_log = logging.getLogger(__name__)
+
+
+class Model:
+    """
+    Runs a predictor beside the event loop.
+
+    A model on a GPU lives in this process: one batch at a time, in a thread that a stop does not wait
+    for. One on the CPU runs in worker processes, an image in each.
+
+    Args:
+        predictor: Segments.
+
+    Attributes:
+        lanes: How many batches may run at once.
+    """
+
+    def __init__(self, predictor: Predictor) -> None:
+        self._predictor = predictor
+        self._workers = WorkerProcesses(predictor) if predictor.in_processes else None
+        self._one_thread = CapacityLimiter(1)
+        self._asking = CapacityLimiter(1)
+        self._info: ModelInfo | None = None
+        self.lanes = 1 if self._workers is None else self._workers.capacity
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether it can be run."""
+        return self._info is not None
+
+    @property
+    def info(self) -> ModelInfo:
+        """
+        Which model it is.
+
+        Raises:
+            EdgeError: ``MODEL_NOT_LOADED``.
+        """
+        if self._info is None:
+            raise EdgeError(
+                Code.MODEL_NOT_LOADED,
+                "The model is not loaded yet; try again.",
+                retryable=True,
+                retry_after_s=NOT_LOADED_RETRY_AFTER_S,
+            )
+        return self._info
+
+    def batch_size(self, wanted: int) -> int:
+        """Return how many images it takes at once, of so many that were wanted."""
+        return wanted if self._workers is None else 1
+
+    async def load(self) -> None:
+        """
+        Load it; until it has, nothing else is asked of it.
+
+        Raises:
+            PredictorUnavailable: It cannot be loaded; says what to do.
+        """
+        if self._workers is not None:
+            self._info = await self._workers.load()
+            return
+        self._info = await to_thread.run_sync(
+            load_model, self._predictor, abandon_on_cancel=True, limiter=self._one_thread
+        )
+
+    async def memory(self) -> GpuMemory | None:
+        """Return how full the GPU is; ``None`` without one, or when it does not say in time."""
+        if not self.is_loaded or self._workers is not None:
+            return None
+        with anyio.move_on_after(HEALTH_TIMEOUT_S):
+            return await to_thread.run_sync(
+                self._predictor.memory, abandon_on_cancel=True, limiter=self._asking
+            )
+        return None
+
+    async def run(self, items: Sequence[Item]) -> Sequence[Segmented]:
+        """Return what became of each image; one that breaks the model breaks it for itself alone."""
+        if self._workers is not None:
+            return [await _in_process(self._workers, item) for item in items]
+        try:
+            return await self._in_thread(items)
+        except Exception:  # noqa: BLE001 - a library's, logged with its trace
+            _log.exception("the model failed on a batch of %d", len(items))
+        if len(items) == 1:
+            return [_failed()]
+        # Nobody knows whose image it was.
+        return [answer for item in items for answer in await self.run([item])]
+
+    async def _in_thread(self, items: Sequence[Item]) -> Sequence[Segmented]:
+        answers = await to_thread.run_sync(
+            self._predictor.segment_batch, items, abandon_on_cancel=True, limiter=self._one_thread
+        )
+        return [
+            EdgeError(Code.INVALID_REQUEST, str(answer))
+            if isinstance(answer, UnreadableImage)
+            else answer
+            for answer in answers
+        ]
+
+
+async def _in_process(workers: WorkerProcesses, item: Item) -> Segmented:
+    try:
+        return await workers.segment(*item)
+    except EdgeError as error:
+        return error
+    except Exception:  # noqa: BLE001 - as above
+        _log.exception("the model failed on an image")
+        return _failed()
+
+
+def _failed() -> EdgeError:
+    return EdgeError(Code.INFERENCE_FAILED, "The model could not be run.")

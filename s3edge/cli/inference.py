@@ -1,0 +1,94 @@
+"""``s3edge inference``."""
+
+import math
+from collections.abc import Mapping
+
+import click
+import uvicorn
+
+from s3edge.cli.open_files import allow_open_files
+from s3edge.cli.options import Failed, settings_of, with_environment
+from s3edge.cli.server import COULD_NOT_START, bind, server_of, stopping, url_of
+from s3edge.cli.stopping import exit_well_on_signals
+from s3edge.plugins import missing
+from s3edge_inference.predictors import PredictorUnavailable
+
+
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_PORT = 8000
+
+MAX_LINE = 500
+"""Characters of a reason for not starting; libraries may have more to say than a line."""
+
+
+@click.group("inference")
+def inference_group() -> None:
+    """Serve the model, on a machine with a GPU."""
+
+
+@inference_group.command("serve")
+@click.option(
+    "--predictor",
+    help="What segments: cpu, or another installed predictor [S3EDGE_PREDICTOR, default cpu].",
+)
+@click.option("--host", default=DEFAULT_HOST, show_default=True, help="Address to bind.")
+@click.option(
+    "--port",
+    default=DEFAULT_PORT,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port to bind; 0 takes a free one.",
+)
+@with_environment
+def serve_inference(
+    environ: Mapping[str, str], predictor: str | None, host: str, port: int
+) -> None:
+    """Answer the gateway's predictions, with the model that S3EDGE_PREDICTOR names."""
+    if predictor is not None:
+        environ = {**environ, "S3EDGE_PREDICTOR": predictor}
+    settings = settings_of(environ)
+    try:
+        # Gateways without a model of their own have not all that it needs.
+        from s3edge.config.inference import (  # noqa: PLC0415
+            build_inference,
+            writes_outcomes,
+        )
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("s3edge"):
+            raise
+        message = f"the inference server needs {missing(error.name)}"
+        raise Failed(message) from None
+    allow_open_files()
+    exit_well_on_signals()
+    running: list[uvicorn.Server] = []
+
+    def give_up() -> None:
+        running[0].should_exit = True
+
+    with bind(host, port) as listener:
+        try:
+            inference = build_inference(settings, bound_url=url_of(listener), give_up=give_up)
+        except PredictorUnavailable as error:
+            raise Failed(_one_line(str(error))) from None
+        server = server_of(
+            stopping(inference.app(), inference.stop_taking),
+            listener,
+            settings.client_timeout_s,
+            math.ceil(settings.grace_s),
+        )
+        running.append(server)
+        wrote = "writes outcomes" if writes_outcomes(settings) else "leaves outcomes to the gateway"
+        click.echo(
+            f"Serving at {url_of(listener)}; {settings.predictor} is being loaded, and {wrote};"
+            " stop with Ctrl-C.",
+            err=True,
+        )
+        server.run([listener])
+    if inference.failure is not None:
+        raise Failed(_one_line(inference.failure))
+    if not server.started:
+        raise Failed(COULD_NOT_START)
+
+
+def _one_line(reason: str) -> str:
+    return " ".join(reason.split())[:MAX_LINE]

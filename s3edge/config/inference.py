@@ -1,0 +1,117 @@
+"""From settings to an inference server: the predictor, and the ports that it shares with a gateway."""
+
+import re
+from collections.abc import Callable
+
+from s3edge import plugins
+from s3edge.config.build import DATABASE, STORAGE, OwnParts, adapter_of, wiring_of
+from s3edge.config.settings import Settings, SettingsError
+from s3edge_inference.predictors import Predictor, PredictorOptions
+from s3edge_inference.server.app import InferenceServer
+from s3edge_inference.server.options import ServerOptions
+
+
+_OF_ONE_MACHINE = frozenset({"sqlite", "memory"})
+"""Databases that only the gateway's own machine has."""
+
+_KEY = re.compile(r"[!-~]+")
+
+
+def build_inference(
+    settings: Settings, *, bound_url: str, give_up: Callable[[], None]
+) -> InferenceServer:
+    """
+    Return an inference server of these settings, not started.
+
+    Args:
+        settings: What to build.
+        bound_url: How the server is reached.
+        give_up: Called when the model cannot be loaded.
+
+    Raises:
+        SettingsError: A setting is missing or cannot be used.
+        PredictorUnavailable: The predictor cannot work here, as far as that is seen at once.
+    """
+    options = _options(settings)
+    _check_shareable(settings)
+    predictor = _predictor(settings)
+    wiring = wiring_of(settings, bound_url, OwnParts())
+    return InferenceServer(
+        predictor,
+        adapter_of(STORAGE, settings, wiring),
+        adapter_of(DATABASE, settings, wiring) if writes_outcomes(settings) else None,
+        options,
+        give_up=give_up,
+    )
+
+
+def writes_outcomes(settings: Settings) -> bool:
+    """Tell whether the server writes what becomes of tasks into the database by itself."""
+    scheme = DATABASE.scheme(settings)
+    if scheme == "supabase":
+        return bool(settings.vendor.get("SUPABASE_SERVICE_ROLE_KEY"))
+    return scheme not in _OF_ONE_MACHINE
+
+
+def _options(settings: Settings) -> ServerOptions:
+    return ServerOptions(
+        key=_key(settings),
+        image_hosts=settings.image_hosts,
+        private_image_hosts=settings.private_image_hosts,
+        image_timeout_s=settings.image_timeout_s,
+        batch_size=settings.batch_size,
+        batch_wait_s=settings.batch_wait_ms / 1000,
+        queue=settings.predict_queue,
+        grace_s=settings.grace_s,
+    )
+
+
+def _key(settings: Settings) -> str:
+    """Return the key that gateways send; without one there is no server, on loopback neither."""
+    key = settings.vendor.get("API_SECRET_KEY", "").strip()
+    if not key:
+        raise SettingsError(
+            "API_SECRET_KEY: set it to what the gateway sends; make one with: openssl rand -hex 32"
+        )
+    if _KEY.fullmatch(key) is None:
+        raise SettingsError(
+            "API_SECRET_KEY: it has blanks or other characters that no header carries; set it without"
+        )
+    return key
+
+
+def _check_shareable(settings: Settings) -> None:
+    """Refuse a storage that the gateway does not see."""
+    scheme = STORAGE.scheme(settings)
+    if scheme == "memory":
+        raise SettingsError(
+            "S3EDGE_STORAGE: memory: is this process's own, and the gateway reads masks; set R2_ENDPOINT"
+            " and the other R2_ names as the gateway has them"
+        )
+    if scheme == "file" and settings.public_url is None:
+        raise SettingsError(
+            "S3EDGE_STORAGE: set R2_ENDPOINT and the other R2_ names as the gateway has them; or, when"
+            " the gateway's files are on this machine, S3EDGE_PUBLIC_URL to how it is reached"
+        )
+
+
+def _predictor(settings: Settings) -> Predictor:
+    try:
+        factory: Callable[..., Predictor] = plugins.load(plugins.PREDICTORS, settings.predictor)
+    except plugins.UnknownAdapterError as error:
+        message = f"S3EDGE_PREDICTOR: {error}"
+        raise SettingsError(message) from None
+    try:
+        return factory(
+            PredictorOptions(
+                weights=settings.model_weights,
+                device=settings.model_device,
+                dtype=settings.model_dtype,
+                vendor=settings.vendor,
+            )
+        )
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("s3edge"):
+            raise  # not a missing extra: the installation itself is broken
+        message = f"S3EDGE_PREDICTOR: {settings.predictor!r} needs {plugins.missing(error.name)}"
+        raise SettingsError(message) from None
