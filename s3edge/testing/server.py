@@ -7,9 +7,10 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, ClassVar, Protocol
+from typing import IO, Any, ClassVar, Protocol
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
@@ -23,6 +24,7 @@ from s3edge_embedded.issuer import LocalIssuer
 
 START_TIMEOUT_S = 30
 STOP_TIMEOUT_S = 60
+POLL_S = 0.05
 
 
 @define
@@ -205,6 +207,27 @@ class WorkerProcess(ServerProcess):
     def start(self) -> None:
         """Start it, and return when it works."""
         self._start()
+
+
+@define
+class InferenceProcess(ServerProcess):
+    """One ``s3edge inference serve`` process."""
+
+    command = ("inference", "serve", "--port", "0")
+
+    def start(self) -> None:
+        """Start it on a free port, and return when its model is loaded."""
+        super().start()
+        ends_at = time.monotonic() + START_TIMEOUT_S
+        while not self.health()["model_loaded"]:
+            if time.monotonic() > ends_at:
+                raise TimeoutError
+            time.sleep(POLL_S)
+
+    def health(self) -> Mapping[str, Any]:
+        """Return what it says of itself."""
+        answer: Mapping[str, Any] = httpx.get(self.url + "/health", timeout=START_TIMEOUT_S).json()
+        return answer
 
 
 class StartServer(Protocol):
