@@ -108,8 +108,8 @@ class Predictor(Protocol):
         """
         Whether it runs in worker processes, an image in each.
 
-        That is for models on the CPU, which would stop the server's own threads. Otherwise the server
-        loads it itself and runs batch after batch, never two at once, in threads that may differ.
+        That is for models on the CPU, which would stop the server's own threads. Otherwise one thread
+        of the server loads it and runs batch after batch.
         """
         return False
 

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 import anyio
-from anyio import CapacityLimiter, to_thread
 
 from s3edge.errors import Code, EdgeError
 from s3edge.values import ModelInfo
 from s3edge_inference.predictors import GpuMemory, Predictor, Segmentation, UnreadableImage
+from s3edge_inference.server.model_thread import ModelThread
 from s3edge_inference.server.options import HEALTH_TIMEOUT_S, NOT_LOADED_RETRY_AFTER_S
 from s3edge_inference.worker_processes import WorkerProcesses, load_model
 
@@ -27,8 +27,8 @@ class Model:
     """
     Runs a predictor beside the event loop.
 
-    A model on a GPU lives in this process: one batch at a time, in a thread that a stop does not wait
-    for. One on the CPU runs in worker processes, an image in each.
+    A model on a GPU lives in this process: one batch at a time, in a thread of its own. One on the CPU
+    runs in worker processes, an image in each.
 
     Args:
         predictor: Segments.
@@ -40,8 +40,9 @@ class Model:
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
         self._workers = WorkerProcesses(predictor) if predictor.in_processes else None
-        self._one_thread = CapacityLimiter(1)
-        self._asking = CapacityLimiter(1)
+        self._thread = ModelThread("s3edge-model")
+        # Beside the other, which may be busy for long.
+        self._asking = ModelThread("s3edge-gpu-memory")
         self._info: ModelInfo | None = None
         self.lanes = 1 if self._workers is None else self._workers.capacity
 
@@ -81,18 +82,14 @@ class Model:
         if self._workers is not None:
             self._info = await self._workers.load()
             return
-        self._info = await to_thread.run_sync(
-            load_model, self._predictor, abandon_on_cancel=True, limiter=self._one_thread
-        )
+        self._info = await self._thread.run(lambda: load_model(self._predictor))
 
     async def memory(self) -> GpuMemory | None:
         """Return how full the GPU is; ``None`` without one, or when it does not say in time."""
         if not self.is_loaded or self._workers is not None:
             return None
         with anyio.move_on_after(HEALTH_TIMEOUT_S):
-            return await to_thread.run_sync(
-                self._predictor.memory, abandon_on_cancel=True, limiter=self._asking
-            )
+            return await self._asking.run(self._predictor.memory)
         return None
 
     async def run(self, items: Sequence[Item]) -> Sequence[Segmented]:
@@ -109,9 +106,7 @@ class Model:
         return [answer for item in items for answer in await self.run([item])]
 
     async def _in_thread(self, items: Sequence[Item]) -> Sequence[Segmented]:
-        answers = await to_thread.run_sync(
-            self._predictor.segment_batch, items, abandon_on_cancel=True, limiter=self._one_thread
-        )
+        answers = await self._thread.run(lambda: self._predictor.segment_batch(items))
         return [
             EdgeError(Code.INVALID_REQUEST, str(answer))
             if isinstance(answer, UnreadableImage)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from s3edge.config import SettingsError, parse_settings
+from s3edge.config import SettingsError, build, build_parts, parse_settings
 from s3edge.config.settings import SETTINGS
 from s3edge.values import RequestKind, Tier
 
@@ -78,8 +78,11 @@ def test_a_misspelt_setting_is_found() -> None:
 
 def test_image_hosts_need_a_server_that_can_fetch() -> None:
     """The in-process backend reads our own storage only, so further hosts would never work."""
+    settings = parse_settings({"S3EDGE_IMAGE_HOSTS": "images.example"})
     with pytest.raises(SettingsError, match="S3EDGE_IMAGE_HOSTS"):
-        parse_settings({"S3EDGE_IMAGE_HOSTS": "images.example"})
+        build(settings, bound_url="http://127.0.0.1:8787")
+    with pytest.raises(SettingsError, match="S3EDGE_IMAGE_HOSTS"):
+        build_parts(settings, bound_url="http://127.0.0.1:8787")
 
 
 def test_limits_are_overridden_one_by_one() -> None:

@@ -1,0 +1,51 @@
+"""A thread for calls that may never return."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, TypeVar
+
+
+T = TypeVar("T")
+
+
+class ModelThread:
+    """
+    Runs calls one after the other, always in the same thread, as drivers of GPUs like it best.
+
+    It is a daemon: neither a stop nor the end of the process waits for a GPU that hangs. anyio's worker
+    threads are joined at the end of the process, whatever was abandoned.
+
+    Args:
+        name: Of the thread, for whoever looks at the process.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._calls: SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = SimpleQueue()
+        self._thread: Thread | None = None
+
+    async def run(self, call: Callable[[], T]) -> T:
+        """Return what a call returns; when this is cancelled, a call that has begun goes on alone."""
+        if self._thread is None:
+            self._thread = Thread(target=self._serve, name=self._name, daemon=True)
+            self._thread.start()
+        future: Future[T] = Future()
+        self._calls.put((call, future))
+        return await asyncio.wrap_future(future)
+
+    def _serve(self) -> None:
+        while True:
+            call, future = self._calls.get()
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                result = call()
+            except BaseException as error:  # noqa: BLE001 - it belongs to who called
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+            # Images are large: nothing is kept until the next call comes.
+            del call, future
