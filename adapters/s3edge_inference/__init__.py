@@ -10,10 +10,17 @@ Over HTTP (the extra ``http``):
 - ``refusals``: what an answer that is no success means.
 - ``examination``: what ``s3edge doctor`` looks at.
 
+On the machine with the model (the extra ``inference-server``):
+
+- ``server``: what answers the inference API; needs the gateway's storage and its ``API_SECRET_KEY``, and
+  the service key of the database if it is to write outcomes by itself.
+
 In the gateway's own processes (the extra ``inference``):
 
 - ``in_process``: the ``InferenceBackend`` port on a predictor.
 - ``predictors``: the ``Predictor`` protocol and its values; imports nothing heavy.
+- ``worker_processes``: runs a predictor, an image in each process.
+- ``decoding``: from a file that somebody sent to pixels, within limits.
 - ``cpu``: ``CpuPredictor``, on scikit-image; import it in the process that computes.
 - ``colours``: the colours a prompt names, and how well pixels match them.
 """

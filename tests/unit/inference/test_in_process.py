@@ -16,22 +16,29 @@ from s3edge.errors import Code, EdgeError
 from s3edge.memory import MemoryObjectStorage
 from s3edge.rules.keys import mask_key, upload_key
 from s3edge.testing import ManualClock
-from s3edge.values import PredictRequest
+from s3edge.values import ModelInfo, PredictRequest
 from s3edge_inference.in_process import InProcessBackend
-from s3edge_inference.predictors import Segmentation
+from s3edge_inference.predictors import Predictor, Segmentation
 
 
 pytestmark = pytest.mark.anyio
 
 
 @frozen
-class CountingPredictor:
+class CountingPredictor(Predictor):
     """Notes each run in a file, and can end its own process as a lack of memory would."""
 
     runs: Path
     dies: bool = False
     model_name: str = "counting"
     model_version: str = "1"
+
+    def load(self) -> None:
+        """Implement ``Predictor``: there is nothing to load."""
+
+    def info(self) -> ModelInfo:
+        """Implement ``Predictor``."""
+        return ModelInfo(self.model_name, self.model_version, 0, 0.0, "cpu", "none")
 
     def segment(self, image: bytes, prompts: Sequence[str]) -> list[Segmentation]:
         """Implement ``Predictor``."""
