@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 import anyio
+import msgspec
+from attrs import evolve
 
 from s3edge.errors import Code, EdgeError
 from s3edge.values import ModelInfo
@@ -107,22 +109,34 @@ class Model:
 
     async def _in_thread(self, items: Sequence[Item]) -> Sequence[Segmented]:
         answers = await self._thread.run(lambda: self._predictor.segment_batch(items))
-        return [
-            EdgeError(Code.INVALID_REQUEST, str(answer))
-            if isinstance(answer, UnreadableImage)
-            else answer
-            for answer in answers
-        ]
+        return [_read(answer, item) for answer, item in zip(answers, items, strict=True)]
 
 
 async def _in_process(workers: WorkerProcesses, item: Item) -> Segmented:
     try:
-        return await workers.segment(*item)
+        return _read(await workers.segment(*item), item)
     except EdgeError as error:
         return error
     except Exception:  # noqa: BLE001 - as above
         _log.exception("the model failed on an image")
         return _failed()
+
+
+def _read(answer: Sequence[Segmentation] | UnreadableImage, item: Item) -> Segmented:
+    """Return what a predictor answered to an image, if it is an answer at all."""
+    if isinstance(answer, UnreadableImage):
+        return EdgeError(Code.INVALID_REQUEST, str(answer))
+    _, prompts = item
+    if len(answer) != len(prompts):
+        message = f"the predictor gave {len(answer)} answers to {len(prompts)} prompts"
+        raise ValueError(message)
+    # What is no JSON, an array's own numbers say, is the model's fault, and found before it is stored.
+    return [
+        evolve(
+            segmentation, metadata=msgspec.json.decode(msgspec.json.encode(segmentation.metadata))
+        )
+        for segmentation in answer
+    ]
 
 
 def _failed() -> EdgeError:

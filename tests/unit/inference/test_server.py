@@ -40,6 +40,10 @@ TIMEOUT_S = 20.0
 
 BREAKS_THE_MODEL = "break the model"
 
+ONE_ANSWER_TOO_MANY = "give one answer too many"
+
+NO_JSON = "say what no JSON can carry"
+
 
 def png(colour: str) -> bytes:
     """Return a small image."""
@@ -83,10 +87,9 @@ class ScriptedModel(Predictor):
             raise RuntimeError(BREAKS_THE_MODEL)
         if image == png("black"):
             raise UnreadableImage("The image is damaged or incomplete.")
-        return [
-            Segmentation(prompt.encode(), (prompt,), 0.5, {"boxes": [[1, 2, 3, 4]]})
-            for prompt in prompts
-        ]
+        metadata = {"boxes": object() if NO_JSON in prompts else [[1, 2, 3, 4]]}
+        answers = [Segmentation(prompt.encode(), (prompt,), 0.5, metadata) for prompt in prompts]
+        return answers * 2 if ONE_ANSWER_TOO_MANY in prompts else answers
 
     def segment_batch(
         self, items: Sequence[tuple[bytes, Sequence[str]]]
@@ -406,20 +409,22 @@ def test_one_bad_image_fails_for_itself_alone(loaded: Served) -> None:
         loaded.body(loaded.upload(png("black"))),
         loaded.body(image_url, BREAKS_THE_MODEL),
         loaded.body(image_url),
+        loaded.body(image_url, ONE_ANSWER_TOO_MANY),
+        loaded.body(image_url, NO_JSON),
     ]
     asked = [loaded.asked(body) for body in bodies]
     loaded.until("queue_depth", len(asked))
     loaded.model.may_run.set()
     assert first.result().status_code == 200
     answers = [answer.result() for answer in asked]
-    assert [answer.status_code for answer in answers] == [200, 400, 500, 200]
+    assert [answer.status_code for answer in answers] == [200, 400, 500, 200, 500, 500]
     assert answers[1].json()["message"] == "The image is damaged or incomplete."
     assert answers[2].json() == {
         "error": "INFERENCE_FAILED",
         "message": "The model could not be run.",
     }
     assert loaded.metric("answers_total", code="INVALID_REQUEST") == 1
-    assert loaded.metric("answers_total", code="INFERENCE_FAILED") == 1
+    assert loaded.metric("answers_total", code="INFERENCE_FAILED") == 3
 
 
 def test_a_stop_answers_what_has_begun_and_takes_nothing_new(loaded: Served) -> None:
