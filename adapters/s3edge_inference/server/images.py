@@ -57,7 +57,9 @@ class Images:
         self._storage = storage
         self._options = options
         self._metrics = metrics
-        self._places = anyio.CapacityLimiter(MAX_DOWNLOADS)
+        # Apart, so that slow hosts of some users' choice keep nobody from the storage.
+        self._storage_places = anyio.CapacityLimiter(MAX_DOWNLOADS)
+        self._host_places = anyio.CapacityLimiter(MAX_DOWNLOADS)
         self._public = HttpClient(_HOST, connections=MAX_DOWNLOADS, public_only=True)
         self._private = HttpClient(_HOST, connections=MAX_DOWNLOADS)
 
@@ -85,17 +87,18 @@ class Images:
             EdgeError: ``INVALID_REQUEST`` when it is not to be had or no image, ``SERVICE_UNAVAILABLE``
                 when it may be later.
         """
-        async with self._places:
+        key = self._storage.key_of(image_url)
+        async with self._host_places if key is None else self._storage_places:
             with self._metrics.timed("download"):
-                image = await self._fetch(image_url, user_id)
+                image = await (
+                    self._download(image_url) if key is None else self._upload(key, user_id)
+                )
         with self._metrics.timed("check"):
             _check(image)
         return image
 
-    async def _fetch(self, image_url: str, user_id: UUID) -> bytes:
-        key = self._storage.key_of(image_url)
-        if key is None:
-            return await self._download(image_url)
+    async def _upload(self, key: str, user_id: UUID) -> bytes:
+        """Return what the user uploaded."""
         if not is_upload_of(user_id, key):
             raise _refusal("The image is not one of this user's uploads.")
         try:

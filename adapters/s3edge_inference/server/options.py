@@ -7,7 +7,7 @@ MAX_BODY_BYTES = 64 * 1024
 """Of a request: ten prompts of 500 characters and an address with a signature have less than half."""
 
 MAX_DOWNLOADS = 16
-"""How many images are read at once; the others wait, within the queue's bound."""
+"""How many images are read at once of the storage, and of other hosts; more wait, within the queue."""
 
 IDLE_TIMEOUT_S = 5.0
 """How long an image's host may be silent."""

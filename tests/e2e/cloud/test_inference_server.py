@@ -2,15 +2,22 @@
 
 import io
 from collections.abc import Iterator
+from pathlib import Path
 from uuid import UUID, uuid4
 
+import anyio
 import httpx
 import pytest
 from PIL import Image
 
+from s3edge.gateway import SystemClock
 from s3edge.testing.server import InferenceProcess, ServerProcess
 from s3edge.testing.standins.cloud import API_SECRET_KEY, Cloud
 from s3edge.testing.standins.image_host import HostileImageHost
+from s3edge.values import NewTask, User
+from s3edge_postgres.address import parse_address
+from s3edge_postgres.database import PostgresDatabase
+from s3edge_postgres.rows import Terms
 
 
 IMAGE_TIMEOUT_S = 1
@@ -239,6 +246,57 @@ def test_another_users_upload_is_refused(
     )
     assert answer.status_code == 400
     assert answer.json()["message"] == "The image is not one of this user's uploads."
+
+
+def test_without_a_gateway_the_row_ends_all_the_same(
+    cloud: Cloud, host: HostileImageHost, tmp_path: Path
+) -> None:
+    """Over Postgres itself: done with its result, or in error and refunded, as if a gateway wrote it."""
+    database_url = cloud.database.url("postgres")
+    server = InferenceProcess(
+        tmp_path,
+        {
+            **cloud.settings(),
+            "S3EDGE_DATABASE": database_url,
+            "S3EDGE_PRIVATE_IMAGE_HOSTS": f"127.0.0.1:{host.port}",
+        },
+    )
+    server.start()
+    user = User(cloud.supabase.sign_up())
+    good, bad = (NewTask(uuid4(), host.url(name), "the red disc") for name in ("image", "html"))
+
+    async def reserve() -> None:
+        address = parse_address(database_url)
+        async with PostgresDatabase(address, SystemClock(), Terms(100, 1, 900)) as database:
+            for task in (good, bad):
+                await database.reserve_task(user, task)
+
+    anyio.run(reserve)
+    try:
+        for task in (good, bad):
+            httpx.post(
+                f"{server.url}/api/v1/predict",
+                headers={"X-API-Key": API_SECRET_KEY},
+                json={
+                    "image_url": task.source_image_url,
+                    "text_prompt": task.text_prompt,
+                    "user_id": str(user.user_id),
+                    "task_id": str(task.id),
+                },
+                timeout=30,
+            )
+        rows = cloud.query(
+            "select id, status, labels, mask_image_url is not null"
+            " from public.segmentation_results where user_id = %s order by status",
+            user.user_id,
+        )
+        assert rows == [(good.id, "done", ["red"], True), (bad.id, "error", [], False)]
+        [(balance,)] = cloud.query(
+            "select credits from public.users_profile where id = %s", user.user_id
+        )
+        assert balance == 99
+    finally:
+        assert server.stop() == 0
 
 
 def test_a_database_that_is_down_loses_no_answer(
