@@ -3,7 +3,7 @@
 import hmac
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from http import HTTPStatus
 
@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from s3edge.errors import Code, EdgeError
-from s3edge.ports import Database, ObjectStorage
+from s3edge.ports import Checked, Database, ObjectStorage
 from s3edge_inference.inference_api import (
     BATCH_PATH,
     HEALTH_PATH,
@@ -87,6 +87,10 @@ class InferenceServer:
             self._model, size=options.batch_size, wait_s=options.batch_wait_s, metrics=metrics
         )
         images = Images(storage, options, metrics)
+        self._dependencies: Mapping[str, Checked | None] = {
+            "storage": storage,
+            "database": database,
+        }
         self._resources: Collection[object] = (storage, database, images)
         self._tasks = Tasks(
             images=images,
@@ -129,6 +133,7 @@ class InferenceServer:
                     await stack.enter_async_context(part)
             async with anyio.create_task_group() as self._group:
                 self._group.start_soon(self._load_and_serve)
+                self._group.start_soon(self._check_dependencies)
                 yield
                 self.stop_taking()
                 left_s = (self._stops_at or 0.0) - time.monotonic()
@@ -152,6 +157,15 @@ class InferenceServer:
         info = self._model.info
         _log.info("loaded %s %s on %s", info.model_name, info.model_version, info.device)
         await self._batcher.serve()
+
+    async def _check_dependencies(self) -> None:
+        """Say at the start what will be of no use, such as keys that are wrong."""
+        for name, part in self._dependencies.items():
+            try:
+                if part is not None:
+                    await part.check()
+            except EdgeError as error:
+                _log.warning("the %s cannot be used now: %s", name, error.message)
 
     async def _health(self, request: Request) -> Response:  # noqa: ARG002 - Starlette's signature
         status = "ok" if self._stops_at is None else "stopping"

@@ -15,6 +15,7 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from s3edge.cli.server import bind, running_in_thread, url_of
+from s3edge.errors import unavailable
 from s3edge.gateway import SystemClock
 from s3edge.memory.storage import MemoryObjectStorage
 from s3edge.rules.keys import upload_key
@@ -172,10 +173,18 @@ class Served:
         return 0.0
 
 
+class LockedStorage(MemoryObjectStorage):
+    """A storage whose keys are wrong."""
+
+    async def check(self) -> None:
+        """Say so."""
+        raise unavailable("It refuses the keys.")
+
+
 @contextmanager
-def serving(model: ScriptedModel) -> Iterator[Served]:
+def serving(model: ScriptedModel, storage: MemoryObjectStorage | None = None) -> Iterator[Served]:
     """Run a server on a free port."""
-    storage = MemoryObjectStorage("http://images.invalid", SystemClock())
+    storage = storage or MemoryObjectStorage("http://images.invalid", SystemClock())
     gave_up = threading.Event()
     options = ServerOptions(KEY, batch_size=BATCH_SIZE, batch_wait_s=0.05, queue=QUEUE, grace_s=2)
     server = InferenceServer(model, storage, None, options, give_up=gave_up.set)
@@ -336,6 +345,15 @@ def test_a_model_that_cannot_be_loaded_ends_the_server(
     served: Served = request.getfixturevalue("served")
     assert served.gave_up.wait(TIMEOUT_S)
     assert served.server.failure == "there are no weights"
+
+
+def test_a_storage_that_is_of_no_use_is_said_at_the_start(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Or wrong keys would be found by the first user."""
+    with serving(ScriptedModel(), LockedStorage("http://images.invalid", SystemClock())) as served:
+        served.until("model_loaded", 1)
+    assert "the storage cannot be used now: It refuses the keys." in caplog.messages
 
 
 def test_concurrent_requests_go_through_the_model_together(loaded: Served) -> None:
