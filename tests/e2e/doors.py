@@ -67,6 +67,8 @@ ONE_DOOR: Mapping[str, str] = {
     "fleet/test_chaos.py": "several gateways and workers; likewise",
     "fleet/test_workers.py": "workers have no door",
     "test_storage_adapter.py": "an adapter of somebody else's; likewise",
+    "cloud/test_inference_server.py": "the inference server, behind a gateway; likewise",
+    "test_inference_process.py": "the inference server, which is no gateway",
     # Of commands and of programs that stand before a server.
     "test_readme.py": "the commands that the README tells a newcomer to type start `s3edge serve`",
     "test_sdk_docs.py": "programs of the documentation; what they send is sent over all doors elsewhere",
