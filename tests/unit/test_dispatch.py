@@ -254,6 +254,26 @@ async def test_an_answer_becomes_the_tasks_result(
     assert await used_by(database) == 1
 
 
+async def test_what_else_a_model_says_is_kept(
+    database: FaultyDatabase, storage: MemoryObjectStorage
+) -> None:
+    """Boxes and the like are in the result's metadata; no name of ours can be taken by a model."""
+    task = await reserved(database, storage)
+
+    async def talkative(request: PredictRequest) -> Prediction:
+        said = {"instances": [{"box": [0, 0, 9, 9], "score": 0.5}], "confidence": "high"}
+        return evolve(await answer(request), metadata=said)
+
+    assert await run(task, database, storage, ScriptedBackend(talkative))
+
+    assert (await stored(database, task)).metadata == {
+        "inference_time_ms": 12.5,
+        "confidence": 0.75,
+        "model_version": "v1",
+        "instances": [{"box": [0, 0, 9, 9], "score": 0.5}],
+    }
+
+
 async def test_a_model_that_does_not_say_its_version_has_none(
     database: FaultyDatabase, storage: MemoryObjectStorage
 ) -> None:

@@ -94,6 +94,15 @@ async def test_a_prediction_is_asked_for_as_the_contract_has_it(
     }
 
 
+async def test_what_else_a_model_says_passes_through(
+    backend: HttpBackend, server: ScriptedServer
+) -> None:
+    """Boxes and scores of instances, say, are beyond the contract; they are taken when they are there."""
+    instances = {"instances": [{"box": [1.5, 0, 20, 9], "score": 0.9}]}
+    server.replies[PREDICT] = reply(prediction(metadata=instances))
+    assert (await backend.predict(ONE)).metadata == instances
+
+
 async def test_a_batch_is_asked_for_as_the_contract_has_it(
     backend: HttpBackend, server: ScriptedServer
 ) -> None:
@@ -286,6 +295,9 @@ async def test_what_is_wrong_with_an_image_is_passed_on(
         prediction(labels=["a\0b"]),
         prediction(labels=[{"a\0b": 1}]),
         prediction(labels=[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]),
+        prediction(metadata=["a"]),
+        prediction(metadata={"a\0b": 1}),
+        prediction(metadata={"a": "a\0b"}),
         prediction(mask_url=""),
         prediction(mask_url="file:///etc/passwd"),
         prediction(mask_url="javascript:alert(1)"),
