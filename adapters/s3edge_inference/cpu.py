@@ -11,7 +11,6 @@ score for each pixel of the working copy, a threshold, a clean-up, and edges dra
 stored image's own pixels.
 """
 
-import io
 from collections.abc import Sequence
 
 import attrs
@@ -28,6 +27,7 @@ from s3edge.rules.images import MAX_IMAGE_PIXELS
 from s3edge.values import ModelInfo
 from s3edge_inference.colours import NamedColour, OkLab, colours_in, oklab
 from s3edge_inference.decoding import decode
+from s3edge_inference.encoding import Mask, mask_png
 from s3edge_inference.predictors import (
     Predictor,
     PredictorOptions,
@@ -37,7 +37,6 @@ from s3edge_inference.predictors import (
 
 
 Scores = NDArray[np.float32]
-Mask = NDArray[np.bool_]
 
 
 @attrs.frozen
@@ -119,7 +118,9 @@ class CpuPredictor(Predictor):
     ) -> Segmentation:
         coarse = _without_specks(coarse, self.speck_fraction)
         mask = _without_specks(_on_stored_pixels(scene, coarse), self.speck_fraction)
-        return Segmentation(_png(mask), labels, _separation(scores, coarse) if mask.any() else 0.0)
+        return Segmentation(
+            mask_png(mask), labels, _separation(scores, coarse) if mask.any() else 0.0
+        )
 
 
 @attrs.frozen(eq=False)
@@ -457,12 +458,6 @@ def _local_mean(lab: OkLab, where: Mask) -> OkLab:
         blurred = ndimage.gaussian_filter(lab[..., channel] * share, _LOCAL_SIGMA, mode="nearest")
         mean[..., channel] = blurred / weight
     return mean
-
-
-def _png(mask: Mask) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(mask.astype(np.uint8) * np.uint8(255)).save(buffer, "PNG", compress_level=4)
-    return buffer.getvalue()
 
 
 def from_options(options: PredictorOptions) -> CpuPredictor:
