@@ -67,9 +67,9 @@ def fetch(weights: HubWeights, vendor: Mapping[str, str]) -> Path:
     except Exception as error:
         # The client lets errors of its HTTP library and of the file system through as they are.
         raise PredictorUnavailable(
-            f"there is no folder {name}, and it cannot be had from the hub: {_reason(error, offline=offline)};"
-            f" run 'hf download {weights.repository} --exclude sam3.pt --local-dir sam3' where it can, and"
-            " set S3EDGE_MODEL_WEIGHTS to the folder"
+            f"there is no folder {name}, and it cannot be had from the hub:"
+            f" {_reason(error, offline=offline)}; run 'hf download {weights.repository} --exclude"
+            " sam3.pt --local-dir sam3' where it can, and set S3EDGE_MODEL_WEIGHTS to the folder"
         ) from error
     examine(folder)
     return folder

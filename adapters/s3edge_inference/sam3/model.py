@@ -5,7 +5,7 @@ Source: transformers 5.24, ``models/sam3``: ``Sam3Model.get_vision_features`` an
 ``Sam3Processor.__call__`` for how prompts are tokenised.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,17 +100,15 @@ class LoadedModel:
             for index in range(len(pixel_values))
         ]
 
-    def answer(self, embedding: Embedding, prompts: Sequence[str]) -> list[RawAnswer]:
+    def answer(self, embedding: Embedding, prompts: Sequence[str]) -> Iterator[RawAnswer]:
         """
-        Answer prompts about an image that was encoded, a few at a time.
+        Answer prompts about an image that was encoded, in their order, a few at a time.
 
         Raises:
             FloatingPointError: The model overflowed, which float16 may do.
         """
-        answers = []
         for first in range(0, len(prompts), PROMPTS_AT_ONCE):
-            answers += self._answer(embedding, list(prompts[first : first + PROMPTS_AT_ONCE]))
-        return answers
+            yield from self._answer(embedding, list(prompts[first : first + PROMPTS_AT_ONCE]))
 
     def _answer(self, embedding: Embedding, prompts: list[str]) -> list[RawAnswer]:
         # Always padded to the same length: a prompt's answer does not depend on its neighbours'.

@@ -7,6 +7,7 @@ loading is told here, so that a server ends at once and not after half a minute.
 """
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -76,7 +77,7 @@ def find(text: str) -> Path | HubWeights:
     """
     if not text:
         raise PredictorUnavailable(f"sam3 has no weights; {WHERE_TO_GET_THEM}")
-    folder = Path(text).expanduser()
+    folder = Path(os.path.expanduser(text))  # noqa: PTH111 - Path's raises where nobody has that name
     named = _HUB_NAME.fullmatch(text)
     if folder.is_dir() or named is None or text.startswith("."):
         examine(folder)
