@@ -24,7 +24,7 @@ MAX_PROMPT_TOKENS = 32
 """What the text encoder was trained with; of a longer prompt the rest is not read."""
 
 PROMPTS_AT_ONCE = 4
-"""Prompts of one image that are answered together; each takes about 0.3 GB of memory in bfloat16."""
+"""Prompts of one image that are answered together; in float32 each takes 0.3 GB of memory meanwhile."""
 
 _DEVICES = ("cpu", "cuda", "mps")
 

@@ -36,7 +36,7 @@ THRESHOLD = 0.5
 """What an instance scores at least, by default: SAM 3's own."""
 
 IMAGES_AT_ONCE = 4
-"""Images that are encoded together; each takes about 0.5 GB of memory in bfloat16 meanwhile."""
+"""Images that are encoded together; in float32 each takes 0.5 GB of memory meanwhile."""
 
 _LIBRARIES = ("torch", "transformers", "safetensors", "huggingface_hub")
 

@@ -1,5 +1,7 @@
 """What an operator reads who lacks a library; runs with and without them."""
 
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +35,34 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
         monkeypatch.syspath_prepend(tmp_path)
 
     return installed
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Callable[[], str]:
+    """Return what starts an inference server in vain and returns what it said."""
+
+    def served() -> str:
+        path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+        settings = {
+            "API_SECRET_KEY": "the-secret-key",
+            "PYTHONPATH": path,
+            "S3EDGE_DATA_DIR": str(tmp_path / "data"),
+            "S3EDGE_PUBLIC_URL": "http://gpu.test",
+        }
+        command = ["s3edge", "inference", "serve", "--predictor", "sam3", "--port", "0"]
+        ended = subprocess.run(
+            [sys.executable, "-m", *command],
+            env=os.environ | settings,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (ended.returncode, ended.stdout) == (1, "")
+        return ended.stderr
+
+    return served
 
 
 def refusal() -> str:
@@ -79,3 +109,22 @@ def test_with_all_libraries_weights_are_asked_for(install: Install, version: str
         " 'hf auth login' and 'hf download facebook/sam3 --exclude sam3.pt --local-dir sam3' and set"
         " S3EDGE_MODEL_WEIGHTS=./sam3"
     )
+
+
+def test_a_server_without_weights_ends_at_once(install: Install, serve: Callable[[], str]) -> None:
+    """In one line, with where to get them and where to put them."""
+    install("5.24.0")
+    said = serve()
+    assert said.count("\n") == 1
+    assert "hf download facebook/sam3" in said
+    assert said.endswith("and set S3EDGE_MODEL_WEIGHTS=./sam3\n")
+
+
+def test_a_server_without_a_library_ends_at_once(
+    install: Install, serve: Callable[[], str]
+) -> None:
+    """In one line, with what to install."""
+    install("4.57.6")
+    said = serve()
+    assert said.count("\n") == 1
+    assert said.endswith("too old for SAM 3; pip install 'transformers>=5.24,<6'\n")
