@@ -2,6 +2,7 @@
 #
 #   make demo [IMAGE=my.jpg] [PROMPT="the red car"]   segment a photograph through the real HTTP API
 #   make test [ARGS="-k upload"]                      all tests
+#   make test-sam3                                    those of SAM 3, which need PyTorch (gigabytes)
 #   make check                                        format, lint, types, import directions, docs
 #   make bench                                        speed, as ratios measured in one run
 #   make soak [SOAK_S=600]                            ten minutes of killed servers, and nothing is lost
@@ -20,17 +21,20 @@ override PROMPT := $(value PROMPT)
 export IMAGE
 export PROMPT
 
-.PHONY: help demo test check bench soak docs clean
+.PHONY: help demo test test-sam3 check bench soak docs clean
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n '3,8s/^# *//p' Makefile
+	@sed -n '3,9s/^# *//p' Makefile
 
 demo: $(VENV)/.installed
 	@$(BIN)/s3edge demo "$$IMAGE" "$$PROMPT"
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+test-sam3: $(VENV)/.installed-sam3
+	CI_REQUIRES_SAM3=1 $(BIN)/python -m pytest tests/unit/inference/sam3 $(ARGS)
 
 check: $(VENV)/.installed-test $(VENV)/.installed-check docs
 	$(BIN)/ruff format --check .
@@ -66,6 +70,12 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 $(VENV)/.installed-test: $(VENV)/.installed
 	@echo 'Installing what tests need, once...' >&2
 	@$(PIP) --editable '.[embedded,testing,dev-test]'
+	@touch $@
+
+# Most of what comes with PyTorch is never imported here, so nothing of it is compiled ahead.
+$(VENV)/.installed-sam3: $(VENV)/.installed-test
+	@echo 'Installing PyTorch and transformers, once...' >&2
+	@$(PIP) --no-compile --editable '.[embedded,testing,dev-test,sam3]'
 	@touch $@
 
 $(VENV)/.installed-check: $(VENV)/.installed

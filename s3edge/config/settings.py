@@ -161,6 +161,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("S3EDGE_MODEL_DEVICE", "Where it runs: cuda, cuda:1, cpu", "the best there is"),
     Setting("S3EDGE_MODEL_DTYPE", "Type of its weights: float32, bfloat16", "the device's best"),
+    Setting("SAM3_THRESHOLD", "What an instance must score, 0 to 1; of the predictor sam3", "0.5"),
     Setting("S3EDGE_BATCH_SIZE", "How many images go through the model together", "8"),
     Setting("S3EDGE_BATCH_WAIT_MS", "How long the first of them waits for others", "10"),
     Setting(
