@@ -14,13 +14,14 @@ On the machine with the model (the extra ``inference-server``):
 
 - ``server``: what answers the inference API; needs the gateway's storage and its ``API_SECRET_KEY``, and
   the service key of the database if it is to write outcomes by itself.
+- ``sam3``: the predictor ``sam3``, Meta's SAM 3 (the extra ``sam3``); it needs weights.
 
 In the gateway's own processes (the extra ``inference``):
 
 - ``in_process``: the ``InferenceBackend`` port on a predictor.
 - ``predictors``: the ``Predictor`` protocol and its values; imports nothing heavy.
 - ``worker_processes``: runs a predictor, an image in each process.
-- ``decoding``: from a file that somebody sent to pixels, within limits.
+- ``decoding``, ``encoding``: from a file that somebody sent to pixels, within limits; from mask to file.
 - ``cpu``: ``CpuPredictor``, on scikit-image; import it in the process that computes.
 - ``colours``: the colours a prompt names, and how well pixels match them.
 """

@@ -176,7 +176,10 @@ def load(folder: Path, device_name: str, dtype_name: str) -> LoadedModel:
             use_safetensors=True,
             output_loading_info=True,
         )
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        # Code that lies beside the weights is never run, nor is anybody asked whether to.
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
     except (OSError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
         raise PredictorUnavailable(
             f"the weights in {folder} cannot be loaded ({_one_line(error)}); download them again"

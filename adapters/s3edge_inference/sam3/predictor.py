@@ -201,7 +201,7 @@ class Sam3Predictor(Predictor):
 
     def _digest(self, folder: Path, loaded: "LoadedModel") -> str:
         digest = hashlib.sha256()
-        settings = [path for path in folder.glob("*.json") if path.is_file()]
+        settings = {*folder.glob("*.json"), *folder.glob("*.txt")}
         for path in sorted({*settings, *tensor_files(folder)}):
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())

@@ -1,5 +1,6 @@
 """Weights as the hub has them are loaded; whatever else is there is refused in one line."""
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
@@ -140,6 +141,17 @@ def test_tensors_of_another_shape_are_refused(copied: Path, load: Loaded) -> Non
     """Those of a model of another size, say."""
     edited(copied, "config.json", mask_decoder_config={"hidden_size": 32, "num_attention_heads": 2})
     assert "cannot be loaded" in refusal_of(lambda: load(copied))
+
+
+def test_code_beside_the_weights_is_not_run(copied: Path, tmp_path: Path, load: Loaded) -> None:
+    """A tokenizer of another class than transformers has is refused, and nobody is asked."""
+    proof = tmp_path / "ran"
+    (copied / "evil.py").write_text(f"open({str(proof)!r}, 'w')\nclass Evil: ...\n")
+    evil = {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}
+    edited(copied, "tokenizer_config.json", tokenizer_class="Evil", auto_map=evil)
+    with contextlib.suppress(PredictorUnavailable):
+        load(copied)
+    assert not proof.exists()
 
 
 def test_an_image_processor_of_another_size_is_refused(copied: Path, load: Loaded) -> None:
