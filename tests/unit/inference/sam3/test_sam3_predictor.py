@@ -108,6 +108,28 @@ def test_instances_are_in_the_metadata(predictor: Sam3Predictor) -> None:
     assert found.labels == ("a b",)
 
 
+def test_it_says_what_the_model_says(predictor: Sam3Predictor) -> None:
+    """Scores and boxes are those of one plain call of the model, by the formulas of its documentation."""
+    import torch  # noqa: PLC0415 - not installed everywhere
+
+    loaded = predictor._ready()
+    with Image.open(io.BytesIO(WIDE)) as image:
+        pixel_values = loaded.preprocessing.pixel_values(image)[None]
+    tokens = loaded.tokenizer(["a b"], padding="max_length", max_length=32, return_tensors="pt")
+    with torch.inference_mode():
+        outputs = loaded.model(pixel_values=pixel_values, **tokens)
+    scores = (outputs.pred_logits.sigmoid() * outputs.presence_logits.sigmoid())[0]
+    # What lies outside the image is cut off.
+    boxes = outputs.pred_boxes[0].clamp(0, 1) * torch.tensor([90.0, 40.0, 90.0, 40.0])
+
+    [found] = predictor.segment(WIDE, ["a b"])
+    assert scores_of(found)
+    for instance in found.metadata["instances"]:
+        assert min((scores - instance["score"]).abs()) < 1e-4
+    surest = boxes[scores.argmax()].tolist()
+    assert found.metadata["instances"][0]["box"] == pytest.approx(surest, abs=0.06)
+
+
 def test_a_lower_threshold_only_adds(predictor: Sam3Predictor, load: Loaded) -> None:
     """What was found stays found, pixel for pixel; what is less sure comes behind it."""
     scores = [
