@@ -137,9 +137,20 @@ def test_tensors_that_are_missing_are_not_made_up(copied: Path, load: Loaded) ->
     assert f"lack {len(tensors) - len(kept)} tensors of the model, text_encoder." in refusal
 
 
-def test_tensors_of_another_shape_are_refused(copied: Path, load: Loaded) -> None:
-    """Those of a model of another size, say."""
-    edited(copied, "config.json", mask_decoder_config={"hidden_size": 32, "num_attention_heads": 2})
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"mask_decoder_config": {"hidden_size": 32, "num_attention_heads": 2}},
+        {"vision_config": {"fpn_hidden_size": "wide"}},
+        {"detr_encoder_config": 7},
+    ],
+    ids=["another size", "another type", "no part"],
+)
+def test_settings_that_do_not_fit_the_tensors_are_refused(
+    copied: Path, load: Loaded, change: dict[str, Any]
+) -> None:
+    """Those of a model of another size, or of none."""
+    edited(copied, "config.json", **change)
     assert "cannot be loaded" in refusal_of(lambda: load(copied))
 
 
