@@ -15,6 +15,8 @@ On the machine with the model (the extra ``inference-server``):
 - ``server``: what answers the inference API; needs the gateway's storage and its ``API_SECRET_KEY``, and
   the service key of the database if it is to write outcomes by itself.
 - ``sam3``: the predictor ``sam3``, Meta's SAM 3 (the extra ``sam3``); it needs weights.
+- ``engine_backend``: the ``InferenceBackend`` port on the same engine, for a worker that takes tasks from
+  the queue instead of being asked. ``elsewhere`` is what its gateways have in the model's place.
 
 In the gateway's own processes (the extra ``inference``):
 

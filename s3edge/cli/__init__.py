@@ -14,6 +14,7 @@ from s3edge.cli.doctor import doctor
 from s3edge.cli.inference import inference_group
 from s3edge.cli.migrate import migrate
 from s3edge.cli.openapi import openapi
+from s3edge.cli.pull import work
 from s3edge.cli.segment import segment
 from s3edge.cli.serve import dev, serve
 from s3edge.cli.token import token
@@ -25,6 +26,8 @@ from s3edge.cli.worker import worker
 def commands() -> None:
     """One public API in front of a GPU that segments images by a text prompt."""
 
+
+inference_group.add_command(work)
 
 for command in (
     dev,

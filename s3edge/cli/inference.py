@@ -1,7 +1,8 @@
 """``s3edge inference``."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import click
 import uvicorn
@@ -26,11 +27,14 @@ def inference_group() -> None:
     """Serve the model, on a machine with a GPU."""
 
 
-@inference_group.command("serve")
-@click.option(
+predictor_option = click.option(
     "--predictor",
     help="What segments: cpu, or another installed predictor [S3EDGE_PREDICTOR, default cpu].",
 )
+
+
+@inference_group.command("serve")
+@predictor_option
 @click.option("--host", default=DEFAULT_HOST, show_default=True, help="Address to bind.")
 @click.option(
     "--port",
@@ -47,17 +51,12 @@ def serve_inference(
     if predictor is not None:
         environ = {**environ, "S3EDGE_PREDICTOR": predictor}
     settings = settings_of(environ)
-    try:
+    with needing_model():
         # Gateways without a model of their own have not all that it needs.
         from s3edge.config.inference import (  # noqa: PLC0415
             build_inference,
             writes_outcomes,
         )
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("s3edge"):
-            raise
-        message = f"the inference server needs {missing(error.name)}"
-        raise Failed(message) from None
     allow_open_files()
     exit_well_on_signals()
     running: list[uvicorn.Server] = []
@@ -66,10 +65,8 @@ def serve_inference(
         running[0].should_exit = True
 
     with bind(host, port) as listener:
-        try:
+        with needing_model():
             inference = build_inference(settings, bound_url=url_of(listener), give_up=give_up)
-        except PredictorUnavailable as error:
-            raise Failed(_one_line(str(error))) from None
         server = server_of(
             stopping(inference.app(), inference.stop_taking),
             listener,
@@ -85,10 +82,30 @@ def serve_inference(
         )
         server.run([listener])
     if inference.failure is not None:
-        raise Failed(_one_line(inference.failure))
+        raise Failed(one_line(inference.failure))
     if not server.started:
         raise Failed(COULD_NOT_START)
 
 
-def _one_line(reason: str) -> str:
+@contextmanager
+def needing_model() -> Iterator[None]:
+    """
+    Say in one line what a model lacks to work here.
+
+    Raises:
+        Failed: A library is not installed, or the predictor cannot work.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("s3edge"):
+            raise  # not a missing extra: the installation itself is broken
+        message = f"the inference server needs {missing(error.name)}"
+        raise Failed(message) from None
+    except PredictorUnavailable as error:
+        raise Failed(one_line(str(error))) from None
+
+
+def one_line(reason: str) -> str:
+    """Return a reason for not starting as one line that a terminal can show."""
     return " ".join(reason.split())[:MAX_LINE]

@@ -1,7 +1,7 @@
 """``s3edge worker``."""
 
 import signal
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
 import anyio
@@ -10,11 +10,15 @@ from anyio.abc import TaskStatus
 
 from s3edge.cli.options import WRONG_USAGE, Failed, settings_of, with_environment
 from s3edge.cli.segment import DEFAULT_URL
-from s3edge.config import build, check_opens
-from s3edge.gateway import Gateway
+from s3edge.config import Deployment, Settings, build, check_opens
 from s3edge.plugins import scheme_of
-from s3edge.ports import TaskQueue
+from s3edge.ports import INLINE
 from s3edge.worker import run_worker
+
+
+STOPPED = "Stopped; what had not ended goes to other workers."
+
+Load = Callable[[], Awaitable[bool]]
 
 
 @click.command()
@@ -30,9 +34,28 @@ def worker(environ: Mapping[str, str], concurrency: int | None) -> None:
     if concurrency is not None:
         environ = {**environ, "S3EDGE_DISPATCH_CONCURRENCY": str(concurrency)}
     settings = settings_of(environ)
+    check_dispatch(settings)
+    if scheme_of(settings.backend) == "queue":
+        message = (
+            "S3EDGE_BACKEND: queue: is for gateways, and this worker needs a model; set"
+            " VASTAI_BACKEND_URL, or start: s3edge inference work"
+        )
+        raise Failed(message, WRONG_USAGE)
     url = settings.public_url or DEFAULT_URL
     deployment = build(settings, bound_url=url)
-    if deployment.queue is None:
+    anyio.run(partial(check_opens, settings, bound_url=url))
+    run_until_stopped(deployment)
+    click.echo(STOPPED, err=True)
+
+
+def check_dispatch(settings: Settings) -> None:
+    """
+    Refuse to work where there is no queue, or where images are out of a worker's sight.
+
+    Raises:
+        Failed: Says what to set.
+    """
+    if settings.dispatch == INLINE:
         message = (
             "S3EDGE_DISPATCH=inline: the servers run tasks by themselves, so there is no queue to"
             " work on; set S3EDGE_DISPATCH=procrastinate here and there"
@@ -44,20 +67,36 @@ def worker(environ: Mapping[str, str], concurrency: int | None) -> None:
             " is reached; let all of them have the same"
         )
         raise Failed(message, WRONG_USAGE)
-    anyio.run(partial(check_opens, settings, bound_url=url))
-    anyio.run(_work, deployment.gateway, deployment.queue, backend_options={"use_uvloop": True})
 
 
-async def _work(gateway: Gateway, queue: TaskQueue) -> None:
+def run_until_stopped(deployment: Deployment, load: Load | None = None) -> None:
+    """
+    Run a worker until a signal asks it to stop.
+
+    Args:
+        deployment: Its gateway runs the tasks that its queue hands out.
+        load: What must be done before; returns whether it worked, and else nothing is taken.
+    """
+    anyio.run(_work, deployment, load, backend_options={"use_uvloop": True})
+
+
+async def _work(deployment: Deployment, load: Load | None) -> None:
+    gateway, queue = deployment.gateway, deployment.queue
+    assert queue is not None  # noqa: S101 - for the type checker: there is one where dispatch says so
     stop = anyio.Event()
-    async with anyio.create_task_group() as group:
-        await group.start(_stop_by_signal, stop)
+
+    async def prepare() -> None:
+        if load is not None and not await load():
+            stop.set()
+            return
         click.echo(
             f"Working on the queue, {gateway.concurrency} tasks at once; stop with Ctrl-C.",
             err=True,
         )
-        await run_worker(gateway, queue, stop)
-        click.echo("Stopped; what had not ended goes to other workers.", err=True)
+
+    async with anyio.create_task_group() as group:
+        await group.start(_stop_by_signal, stop)
+        await run_worker(gateway, queue, stop, prepare)
         group.cancel_scope.cancel()
 
 

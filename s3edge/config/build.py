@@ -122,9 +122,10 @@ def build(settings: Settings, *, bound_url: str, own: OwnParts | None = None) ->
     Raises:
         SettingsError: An adapter is not installed, or cannot use its setting.
     """
-    _check_image_hosts(settings)
-    _warn_of_unsafe_tier(settings)
     own = own or OwnParts()
+    if own.backend is None:
+        _check_image_hosts(settings)
+    _warn_of_unsafe_tier(settings)
     wiring = wiring_of(settings, bound_url, own)
     storage = own.storage or adapter_of(STORAGE, settings, wiring)
     wiring = evolve(wiring, storage=storage)

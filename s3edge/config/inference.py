@@ -32,9 +32,9 @@ def build_inference(
         SettingsError: A setting is missing or cannot be used.
         PredictorUnavailable: The predictor cannot work here, as far as that is seen at once.
     """
-    options = _options(settings)
-    _check_shareable(settings)
-    predictor = _predictor(settings)
+    options = options_of(settings, key=_key(settings))
+    check_shareable(settings)
+    predictor = predictor_of(settings)
     wiring = wiring_of(settings, bound_url, OwnParts())
     return InferenceServer(
         predictor,
@@ -53,9 +53,10 @@ def writes_outcomes(settings: Settings) -> bool:
     return scheme not in _OF_ONE_MACHINE
 
 
-def _options(settings: Settings) -> ServerOptions:
+def options_of(settings: Settings, *, key: str) -> ServerOptions:
+    """Return the limits of these settings, with the key of a server that listens."""
     return ServerOptions(
-        key=_key(settings),
+        key=key,
         image_hosts=settings.image_hosts,
         private_image_hosts=settings.private_image_hosts,
         image_timeout_s=settings.image_timeout_s,
@@ -80,8 +81,13 @@ def _key(settings: Settings) -> str:
     return key
 
 
-def _check_shareable(settings: Settings) -> None:
-    """Refuse a storage that the gateway does not see."""
+def check_shareable(settings: Settings) -> None:
+    """
+    Refuse a storage that the gateway does not see.
+
+    Raises:
+        SettingsError: Says what to set.
+    """
     scheme = STORAGE.scheme(settings)
     if scheme == "memory":
         raise SettingsError(
@@ -95,7 +101,14 @@ def _check_shareable(settings: Settings) -> None:
         )
 
 
-def _predictor(settings: Settings) -> Predictor:
+def predictor_of(settings: Settings) -> Predictor:
+    """
+    Return the predictor of these settings, not loaded.
+
+    Raises:
+        SettingsError: It is not installed.
+        PredictorUnavailable: It cannot work here, as far as that is seen at once.
+    """
     try:
         factory: Callable[..., Predictor] = plugins.load(plugins.PREDICTORS, settings.predictor)
     except plugins.UnknownAdapterError as error:

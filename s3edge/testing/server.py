@@ -210,6 +210,13 @@ class WorkerProcess(ServerProcess):
 
 
 @define
+class PullProcess(WorkerProcess):
+    """One ``s3edge inference work`` process."""
+
+    command = ("inference", "work")
+
+
+@define
 class InferenceProcess(ServerProcess):
     """One ``s3edge inference serve`` process."""
 

@@ -2,6 +2,7 @@
 The inference server: what answers the gateway on a machine with a GPU.
 
 - ``app``: the endpoints, and the life of the process behind them.
+- ``engine``: what is behind them, put together.
 - ``tasks``: a task from its request to its answer, once however often it is asked.
 - ``images``: where an image may come from, and what is refused before it is decoded.
 - ``batching``: requests that wait for the model go through it together.

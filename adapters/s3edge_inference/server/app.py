@@ -24,9 +24,8 @@ from s3edge_inference.inference_api import (
     MODEL_INFO_PATH,
     PREDICT_PATH,
 )
-from s3edge_inference.predictors import Predictor, PredictorUnavailable
-from s3edge_inference.server.batching import Batcher
-from s3edge_inference.server.images import Images
+from s3edge_inference.predictors import Predictor
+from s3edge_inference.server.engine import Engine
 from s3edge_inference.server.messages import (
     Kind,
     OnePrompt,
@@ -34,12 +33,9 @@ from s3edge_inference.server.messages import (
     health_answer,
     model_info_answer,
 )
-from s3edge_inference.server.metrics import CONTENT_TYPE, Metrics
-from s3edge_inference.server.model import Model
+from s3edge_inference.server.metrics import CONTENT_TYPE
 from s3edge_inference.server.options import MAX_BODY_BYTES, ServerOptions
-from s3edge_inference.server.records import Records
 from s3edge_inference.server.refusals import Refused, json_response, refused, wrong_key
-from s3edge_inference.server.tasks import Tasks
 
 
 METRICS_PATH = "/metrics"
@@ -64,9 +60,6 @@ class InferenceServer:
         database: Where the server writes what becomes of tasks by itself, if anywhere.
         options: The key and the limits.
         give_up: Called when the model cannot be loaded, so that the process ends.
-
-    Attributes:
-        failure: Why the model could not be loaded, in one line; else ``None``.
     """
 
     def __init__(
@@ -78,32 +71,22 @@ class InferenceServer:
         *,
         give_up: Callable[[], None],
     ) -> None:
-        self.failure: str | None = None
         self._options = options
         self._give_up = give_up
-        self._metrics = metrics = Metrics()
-        self._model = Model(predictor)
-        self._batcher = Batcher(
-            self._model, size=options.batch_size, wait_s=options.batch_wait_s, metrics=metrics
-        )
-        images = Images(storage, options, metrics)
+        self._engine = engine = Engine(predictor, storage, database, options)
+        self._metrics, self._model, self._tasks = engine.metrics, engine.model, engine.tasks
         self._dependencies: Mapping[str, Checked | None] = {
             "storage": storage,
             "database": database,
         }
-        self._resources: Collection[object] = (storage, database, images)
-        self._tasks = Tasks(
-            images=images,
-            model=self._model,
-            batcher=self._batcher,
-            storage=storage,
-            records=Records(database, metrics),
-            metrics=metrics,
-            most=options.queue,
-        )
-        metrics.observe(tasks=lambda: self._tasks.under_way, queue=lambda: self._batcher.depth)
+        self._resources: Collection[object] = (storage, database, engine.images)
         self._group: TaskGroup
         self._stops_at: float | None = None
+
+    @property
+    def failure(self) -> str | None:
+        """Why the model could not be loaded, in one line; else ``None``."""
+        return self._engine.failure
 
     def app(self) -> Starlette:
         """Return the application; it serves once."""
@@ -142,21 +125,11 @@ class InferenceServer:
                 self._group.cancel_scope.cancel()
 
     async def _load_and_serve(self) -> None:
-        try:
-            await self._model.load()
-        except PredictorUnavailable as error:
-            self.failure = str(error)
-        except EdgeError as error:
-            self.failure = error.message
-        except Exception as error:  # noqa: BLE001 - the process ends, and the log has the trace
-            _log.exception("the model could not be loaded")
-            self.failure = f"the model could not be loaded ({type(error).__name__}); see the log"
+        await self._engine.load()
         if self.failure is not None:
             self._give_up()
             return
-        info = self._model.info
-        _log.info("loaded %s %s on %s", info.model_name, info.model_version, info.device)
-        await self._batcher.serve()
+        await self._engine.serve()
 
     async def _check_dependencies(self) -> None:
         """Say at the start what will be of no use, such as keys that are wrong."""

@@ -32,7 +32,7 @@ class ServerOptions:
     What an inference server may do, and how much at once.
 
     Attributes:
-        key: What ``X-API-Key`` must hold.
+        key: What ``X-API-Key`` must hold; empty where nothing listens.
         image_hosts: Hosts besides the storage whose images may be fetched, ``name`` or ``name:port``.
         private_image_hosts: Likewise, and their addresses need not be public.
         image_timeout_s: How long reading an image may take.

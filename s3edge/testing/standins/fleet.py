@@ -20,7 +20,7 @@ import psycopg
 from attrs import field, frozen
 
 from s3edge.gateway import RandomIds, SystemClock
-from s3edge.testing.server import ServerProcess, WorkerProcess
+from s3edge.testing.server import PullProcess, ServerProcess, WorkerProcess
 from s3edge.testing.standins.gpu_process import GpuServerProcess
 from s3edge.testing.standins.object_store import ObjectStoreProcess
 from s3edge.testing.standins.postgres import PostgresServer
@@ -33,6 +33,8 @@ from s3edge_postgres.queue_schema import with_queue
 
 
 API_SECRET_KEY = "stand-in-api-secret-key"  # noqa: S105 - it opens nothing
+
+_OF_GPU = ("VASTAI_BACKEND_URL", "API_SECRET_KEY", "S3EDGE_BACKEND")
 
 
 @frozen
@@ -137,10 +139,18 @@ class Fleet:
         """Start another worker, which has the tasks queued from now on."""
         settings = {**self._settings, "S3EDGE_DISPATCH": "procrastinate"}
         worker = WorkerProcess(self._place(f"worker-{len(self.workers)}"), settings)
-        self._stack.callback(_end, worker)
-        worker.start()
-        self.workers.append(worker)
+        self._begin(worker)
         return worker
+
+    def add_puller(self, **settings: str) -> PullProcess:
+        """Start a worker that has the model with it, and knows nothing of the GPU server."""
+        settings = {
+            **{name: text for name, text in self._settings.items() if name not in _OF_GPU},
+            **settings,
+        }
+        puller = PullProcess(self._place(f"worker-{len(self.workers)}"), settings)
+        self._begin(puller)
+        return puller
 
     def query(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         """Return what the database holds, as its owner sees it."""
@@ -164,6 +174,11 @@ class Fleet:
             headers={"Authorization": f"Bearer {token}"},
             timeout=60,
         )
+
+    def _begin(self, worker: WorkerProcess) -> None:
+        self._stack.callback(_end, worker)
+        worker.start()
+        self.workers.append(worker)
 
     def _place(self, name: str) -> Path:
         """Return the folder of one process; all share the data folder, with the key in it."""

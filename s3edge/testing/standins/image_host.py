@@ -5,7 +5,7 @@ A thread of this process, on a loopback address. It counts what was asked for, a
 it got rid of::
 
     with HostileImageHost(image) as host:
-        host.url("redirect")  # each name of `ATTACKS`, and `image`
+        host.url("redirect")  # each name of its attacks, `image`, and `held`
 """
 
 import struct
@@ -37,12 +37,14 @@ class HostileImageHost:
     Attributes:
         asked: How often each path was.
         sent_bytes: What clients took of the endless bodies, as far as the system's buffers tell.
+        released: Set to have ``held`` end.
     """
 
     def __init__(self, image: bytes) -> None:
         self.asked: Counter[str] = Counter()
         self.sent_bytes = 0
         self.is_closing = threading.Event()
+        self.released = threading.Event()
         self._image = image
         host = self
 
@@ -125,6 +127,20 @@ class HostileImageHost:
         except OSError:
             handler.close_connection = True
 
+    def held(self, handler: BaseHTTPRequestHandler) -> None:
+        """Send the image, and most of it only once it is released; some seconds are no trouble."""
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(self._image)))
+        handler.end_headers()
+        sent = 0
+        try:
+            while sent < len(self._image) and not self.is_closing.is_set():
+                end = len(self._image) if self.released.wait(_DRIP_S) else sent + 1
+                handler.wfile.write(self._image[sent:end])
+                sent = end
+        except OSError:
+            handler.close_connection = True
+
     def _pour(self, handler: BaseHTTPRequestHandler, framed: Callable[[bytes], bytes]) -> None:
         """Send an image and 5 GiB of zeros, until the client has had enough."""
         handler.close_connection = True
@@ -177,6 +193,7 @@ _ANSWERS: Mapping[str, Callable[[HostileImageHost, BaseHTTPRequestHandler], None
     "huge": HostileImageHost.huge,
     "endless": HostileImageHost.endless,
     "slow": HostileImageHost.slow,
+    "held": HostileImageHost.held,
     "bomb": _giving(bomb(), "image/png"),
     "svg": _giving(_SVG, "image/png"),
     "html": _giving(_HTML, "image/png"),

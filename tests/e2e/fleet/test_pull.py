@@ -1,0 +1,224 @@
+"""A GPU box that nobody reaches: ``s3edge inference work`` takes the tasks of a gateway by itself."""
+
+import io
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from PIL import Image
+
+from s3edge.testing.programs import REDIS_SERVER
+from s3edge.testing.server import PullProcess
+from s3edge.testing.standins.fleet import Fleet, FleetPlan
+from s3edge.testing.standins.image_host import HostileImageHost
+from tests.e2e.fleet.tasks import Tasks, wait_until
+
+
+StartPuller = Callable[..., PullProcess]
+
+
+@pytest.fixture(scope="module")
+def image_host(scene: bytes) -> Iterator[HostileImageHost]:
+    """Run a host whose images take as long as a test wants."""
+    with HostileImageHost(scene) as host:
+        yield host
+
+
+@pytest.fixture(scope="module")
+def fleet(
+    image_host: HostileImageHost, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Fleet]:
+    """Run a gateway that has a queue and no GPU server."""
+    REDIS_SERVER.require()
+    plan = FleetPlan(
+        settings={
+            "S3EDGE_DISPATCH": "procrastinate",
+            "S3EDGE_BACKEND": "queue:",
+            "S3EDGE_IMAGE_HOSTS": f"127.0.0.1:{image_host.port}",
+            "S3EDGE_PRIVATE_IMAGE_HOSTS": f"127.0.0.1:{image_host.port}",
+        }
+    )
+    with Fleet(tmp_path_factory.mktemp("pull"), plan) as fleet:
+        yield fleet
+
+
+@pytest.fixture
+def start_puller(fleet: Fleet) -> Iterator[StartPuller]:
+    """Start pull workers; they end with the test."""
+    before = len(fleet.workers)
+    yield fleet.add_puller
+    for puller in fleet.workers[before:]:
+        if puller.is_running():
+            assert puller.stop() == 0
+
+
+@pytest.fixture
+def host(image_host: HostileImageHost) -> HostileImageHost:
+    """Return the host as it is when nothing is released, and nobody was there."""
+    image_host.released.clear()
+    image_host.asked.clear()
+    return image_host
+
+
+@pytest.fixture
+def tasks(fleet: Fleet, scene: bytes) -> Tasks:
+    """Return what somebody new asks for."""
+    return Tasks(fleet, scene)
+
+
+def test_a_task_is_done_where_nobody_listens(
+    fleet: Fleet, tasks: Tasks, start_puller: StartPuller
+) -> None:
+    """The mask is in the bucket, the row is written once, and no port is open there."""
+    task_id = tasks.submit()
+    assert tasks.row(task_id) == ("pending", 1)
+    puller = start_puller(S3EDGE_LOG="info")
+    assert tasks.wait(task_id)["status"] == "done"
+    assert tasks.row(task_id) == ("done", 2)
+    assert tasks.credits() == 99
+    with fleet.client(tasks.token) as client:
+        result = client.get(f"/api/v1/results/{task_id}").json()["data"]
+    mask = httpx.get(result["mask_image_url"]).content
+    assert Image.open(io.BytesIO(mask)).size == (96, 64)
+    assert result["metadata"]["model_version"] == "cpu-superpixels-1"
+    assert listening(puller) == []
+    assert puller.stop() == 0
+    log = puller.log.read_text()
+    # The engine has no database: what it did is written by the worker, and by nobody before it.
+    assert "changes nothing" not in log
+    assert log.splitlines()[-1].startswith("Stopped;")
+
+
+def listening(process: PullProcess) -> list[str]:
+    """Return the addresses that a process, or one that it started, listens at."""
+    import psutil  # noqa: PLC0415
+
+    root = psutil.Process(process.pid)
+    return [
+        str(connection.laddr)
+        for one in [root, *root.children(recursive=True)]
+        for connection in one.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+
+
+@pytest.mark.parametrize(
+    ("attack", "message"),
+    [
+        ("svg", "The file is not a PNG, JPEG or WebP image."),
+        ("redirect", "The image's address leads to another one, and redirects are not followed."),
+    ],
+)
+def test_a_bad_image_ends_refunded(
+    tasks: Tasks, host: HostileImageHost, start_puller: StartPuller, attack: str, message: str
+) -> None:
+    """The same guard as the server's: the user reads why, and the host was asked once."""
+    start_puller()
+    task = tasks.wait(tasks.submit(host.url(attack)))
+    assert (task["error_code"], task["error_message"]) == ("INVALID_REQUEST", message)
+    assert tasks.credits() == 100
+    assert host.asked == {attack: 1}
+
+
+def test_another_one_finishes_what_a_dead_one_had(
+    fleet: Fleet, tasks: Tasks, host: HostileImageHost, start_puller: StartPuller
+) -> None:
+    """kill -9 in the middle: the task is done once, by the second, and paid once."""
+    first = start_puller()
+    task_id = tasks.submit(host.url("held"))
+    wait_until(lambda: host.asked["held"] == 1)
+    assert tasks.row(task_id) == ("processing", 2)
+    first.kill()
+    host.released.set()
+    start_puller()
+    # As if the time that a heartbeat may be missing had passed.
+    fleet.execute(
+        "update procrastinate.procrastinate_workers"
+        " set last_heartbeat = last_heartbeat - interval '1 minute'"
+        " where id in (select worker_id from procrastinate.procrastinate_jobs where status = 'doing'"
+        f" and args ->> 'task_id' = '{task_id}')"
+    )
+    assert tasks.wait(task_id)["status"] == "done"
+    assert tasks.row(task_id) == ("done", 3)
+    assert tasks.credits() == 99
+    assert host.asked["held"] == 2
+
+
+def test_a_stop_takes_no_more_and_lets_what_runs_end(
+    tasks: Tasks, host: HostileImageHost, start_puller: StartPuller
+) -> None:
+    """What comes after the signal waits for the next one."""
+    puller = start_puller()
+    running = tasks.submit(host.url("held"))
+    wait_until(lambda: host.asked["held"] == 1)
+    puller.ask_to_stop()
+    # Its worker deregisters the listener before it waits; a job that is there is not taken.
+    later = tasks.submit()
+    time.sleep(0)
+    host.released.set()
+    assert puller.wait() == 0
+    assert tasks.row(running) == ("done", 2)
+    assert tasks.row(later) == ("pending", 1)
+    start_puller()
+    assert tasks.wait(later)["status"] == "done"
+    assert tasks.credits() == 98
+
+
+def test_a_stop_gives_back_what_takes_too_long(
+    tasks: Tasks, host: HostileImageHost, start_puller: StartPuller
+) -> None:
+    """After the grace it ends with status 0, and the next one begins the task at once."""
+    puller = start_puller(S3EDGE_GRACE_S="0.5")
+    task_id = tasks.submit(host.url("held"))
+    wait_until(lambda: host.asked["held"] == 1)
+    assert puller.stop() == 0
+    assert tasks.row(task_id) == ("processing", 2)
+    host.released.set()
+    start_puller()
+    assert tasks.wait(task_id)["status"] == "done"
+    assert tasks.row(task_id) == ("done", 3)
+    assert tasks.credits() == 99
+
+
+BUCKET = {
+    "R2_ENDPOINT": "http://127.0.0.1:9",
+    "R2_ACCESS_KEY_ID": "a",
+    "R2_SECRET_ACCESS_KEY": "b",
+}
+
+POSTGRES = {"S3EDGE_DATABASE": "postgresql://u:hidden-word@127.0.0.1:9/d"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({}, "S3EDGE_DISPATCH=inline: the servers run tasks by themselves"),
+        (
+            {"S3EDGE_DISPATCH": "procrastinate", **BUCKET},
+            "S3EDGE_DISPATCH: a queue needs S3EDGE_DATABASE=postgresql://...",
+        ),
+        (
+            {"S3EDGE_DISPATCH": "procrastinate", "S3EDGE_STORAGE": "memory:", **POSTGRES},
+            "S3EDGE_STORAGE: memory: is this process's own",
+        ),
+        (
+            {"S3EDGE_DISPATCH": "procrastinate", **POSTGRES},
+            "S3EDGE_PUBLIC_URL: a worker needs it where images are files",
+        ),
+        (
+            {"S3EDGE_PREDICTOR": "cup"},
+            "S3EDGE_PREDICTOR: write one of cpu",
+        ),
+    ],
+)
+def test_wrong_settings_say_what_to_do(
+    tmp_path: Path, settings: dict[str, str], complaint: str
+) -> None:
+    """One line, status 2, and no password in it."""
+    told = PullProcess(tmp_path, settings).run("inference", "work")
+    assert told.returncode == 2
+    assert told.stderr.startswith(f"s3edge: {complaint}")
+    assert told.stderr.count("\n") == 1
+    assert "hidden-word" not in told.stderr
