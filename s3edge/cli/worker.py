@@ -95,16 +95,18 @@ async def _work(deployment: Deployment, load: Load | None) -> None:
         )
 
     async with anyio.create_task_group() as group:
-        await group.start(_stop_by_signal, stop)
+        await group.start(_stop_by_signal, stop, gateway.options.grace_s)
         await run_worker(gateway, queue, stop, prepare)
         group.cancel_scope.cancel()
 
 
 async def _stop_by_signal(
-    stop: anyio.Event, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    stop: anyio.Event, grace_s: float, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
 ) -> None:
     """Stop in an orderly way on the first signal; while it is under way, further ones change nothing."""
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         task_status.started()
         async for _ in signals:
-            stop.set()
+            if not stop.is_set():
+                stop.set()
+                click.echo(f"Stopping; what runs has {grace_s:g} s to end.", err=True)

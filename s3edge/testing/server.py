@@ -201,7 +201,7 @@ class ServerProcess:
 class WorkerProcess(ServerProcess):
     """One ``s3edge worker`` process; it has no address."""
 
-    command = ("worker",)
+    command: ClassVar[Sequence[str]] = ("worker",)
     announcement = re.compile(r"Working on the queue, (\d+) tasks")
 
     def start(self) -> None:
