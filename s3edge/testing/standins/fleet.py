@@ -70,6 +70,7 @@ class Fleet:
         gpu: Runs the model and keeps its masks; writes outcomes by itself only when told to.
         gateways: The servers.
         workers: Those who take tasks from the queue.
+        settings: What the environment of all of them says.
     """
 
     def __init__(self, folder: Path, plan: FleetPlan) -> None:
@@ -81,7 +82,7 @@ class Fleet:
         self.workers: list[WorkerProcess] = []
         self._folder = folder
         self._plan = plan
-        self._settings: Mapping[str, str] = {}
+        self.settings: Mapping[str, str] = {}
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -106,10 +107,10 @@ class Fleet:
                 **self._plan.settings,
             }
             self.gateways = [
-                ServerProcess(self._place(f"gateway-{number}"), settings)
+                ServerProcess(self.place(f"gateway-{number}"), settings)
                 for number in range(self._plan.gateways)
             ]
-            self._settings = settings
+            self.settings = settings
             for process in self.gateways:
                 stack.callback(_end, process)
                 process.start()
@@ -137,18 +138,18 @@ class Fleet:
 
     def add_worker(self) -> WorkerProcess:
         """Start another worker, which has the tasks queued from now on."""
-        settings = {**self._settings, "S3EDGE_DISPATCH": "procrastinate"}
-        worker = WorkerProcess(self._place(f"worker-{len(self.workers)}"), settings)
+        settings = {**self.settings, "S3EDGE_DISPATCH": "procrastinate"}
+        worker = WorkerProcess(self.place(f"worker-{len(self.workers)}"), settings)
         self._begin(worker)
         return worker
 
     def add_puller(self, **settings: str) -> PullProcess:
         """Start a worker that has the model with it, and knows nothing of the GPU server."""
         settings = {
-            **{name: text for name, text in self._settings.items() if name not in _OF_GPU},
+            **{name: text for name, text in self.settings.items() if name not in _OF_GPU},
             **settings,
         }
-        puller = PullProcess(self._place(f"worker-{len(self.workers)}"), settings)
+        puller = PullProcess(self.place(f"worker-{len(self.workers)}"), settings)
         self._begin(puller)
         return puller
 
@@ -180,8 +181,8 @@ class Fleet:
         worker.start()
         self.workers.append(worker)
 
-    def _place(self, name: str) -> Path:
-        """Return the folder of one process; all share the data folder, with the key in it."""
+    def place(self, name: str) -> Path:
+        """Make the folder of one process; all share the data folder, with the key in it."""
         folder = self._folder / name
         folder.mkdir()
         shared = self._folder / "data"

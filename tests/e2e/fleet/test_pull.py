@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 
 from s3edge.testing.programs import REDIS_SERVER
-from s3edge.testing.server import PullProcess
+from s3edge.testing.server import PullProcess, ServerProcess
 from s3edge.testing.standins.fleet import Fleet, FleetPlan
 from s3edge.testing.standins.image_host import HostileImageHost
 from tests.e2e.fleet.tasks import Tasks, wait_until
+from tests.e2e.vastai import EXAMPLE, PullingMachine, filled_in, workspace
 
 
 StartPuller = Callable[..., PullProcess]
@@ -186,6 +187,42 @@ def test_a_stop_gives_back_what_takes_too_long(
     assert tasks.wait(task_id)["status"] == "done"
     assert tasks.row(task_id) == ("done", 3)
     assert tasks.credits() == 99
+
+
+def test_two_example_files_make_the_whole_product(
+    fleet: Fleet, scene: bytes, start_puller: StartPuller, tmp_path: Path
+) -> None:
+    """``examples/vastai/pull`` with its blanks filled in: one file for the gateway, one for the GPU."""
+    if fleet.workers and fleet.workers[-1].is_running():
+        assert fleet.workers[-1].stop() == 0
+    values = {
+        **fleet.settings,
+        "SUPABASE_URL": "http://127.0.0.1:9",
+        "S3EDGE_PUBLIC_URL": "http://api.example",
+    }
+    texts = [filled_in(EXAMPLE / "pull" / name, values) for name in ("edge.env", "gpu.env")]
+    (tmp_path / "edge.env").write_text(texts[0])
+    # Nobody signs tokens here but the fleet itself.
+    edge = ServerProcess(fleet.place("edge"), {"S3EDGE_AUTH": "local"})
+    edge.arguments = ("--env-file", str(tmp_path / "edge.env"))
+    machine = PullingMachine(tmp_path, workspace(tmp_path, texts[1]))
+    edge.start()
+    machine.start()
+    try:
+        told = edge.run("doctor", *edge.arguments)
+        assert "ok    queue: workers: 1 at work" in told.stdout
+        assert "ok    backend: model: run by the queue's workers" in told.stdout
+        with httpx.Client(
+            base_url=f"{edge.url}/api/v1", headers={"Authorization": f"Bearer {fleet.token()}"}
+        ) as client:
+            image = client.post("/upload", files={"file": ("i.png", scene, "image/png")}).json()
+            wanted = {"image_id": image["data"]["image_id"], "text_prompt": "the red disc"}
+            task_id = client.post("/segment", json=wanted).json()["data"]["task_id"]
+            task = client.get(f"/tasks/{task_id}?wait=30", timeout=60).json()["data"]
+            assert task["status"] == "done"
+    finally:
+        assert machine.stop() == 0
+        assert edge.stop() == 0
 
 
 BUCKET = {
