@@ -26,12 +26,13 @@ def work(environ: Mapping[str, str], predictor: str | None) -> None:
     model = pull.model
 
     async def load() -> bool:
+        click.echo(
+            f"{settings.predictor} is being loaded, then tasks are taken; stop with Ctrl-C.",
+            err=True,
+        )
         await model.load()
         return model.failure is None
 
-    click.echo(
-        f"{settings.predictor} is being loaded, then tasks are taken; stop with Ctrl-C.", err=True
-    )
     run_until_stopped(pull.deployment, load)
     if model.failure is not None:
         raise Failed(one_line(model.failure))

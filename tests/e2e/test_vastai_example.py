@@ -82,7 +82,9 @@ def test_a_script_can_be_read(script: Path) -> None:
 def test_the_commands_and_extras_exist() -> None:
     """Every ``s3edge`` command of the scripts and the page is one, with its options."""
     text = "".join(path.read_text("utf-8") for path in [*SCRIPTS, EXAMPLE / "README.md"])
-    named = re.findall(r"(?:\bs3edge|\$s3edge\") ((?:inference )?[a-z]+)((?: .*)?)", text)
+    named = re.findall(
+        r"""(?:^|`|exec "\$)s3edge"? ((?:inference )?[a-z]+)(.*)""", text, flags=re.MULTILINE
+    )
     assert {command for command, _ in named} >= {
         "inference serve",
         "inference work",
