@@ -93,7 +93,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "S3EDGE_BACKEND",
-        "What segments: http(s)://host:port, several by comma, or cpu: (in process, no GPU)",
+        "What segments: http(s)://host:port, several by comma, cpu: (no GPU) or queue: (workers do)",
         "VASTAI_BACKEND_URL or cpu:",
     ),
     Setting(
@@ -153,7 +153,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "S3EDGE_PREDICTOR",
-        "What s3edge inference serve runs: cpu, or the name of another installed predictor",
+        "What s3edge inference serve and work run: cpu, or the name of another installed predictor",
         CPU_PREDICTOR,
     ),
     Setting(
