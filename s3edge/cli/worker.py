@@ -43,6 +43,12 @@ def worker(environ: Mapping[str, str], concurrency: int | None) -> None:
         raise Failed(message, WRONG_USAGE)
     url = settings.public_url or DEFAULT_URL
     deployment = build(settings, bound_url=url)
+    if settings.public_url is None and scheme_of(settings.storage) == "file":
+        message = (
+            "S3EDGE_PUBLIC_URL: a worker needs it where images are files: how the server that has them"
+            " is reached; let all of them have the same"
+        )
+        raise Failed(message, WRONG_USAGE)
     anyio.run(partial(check_opens, settings, bound_url=url))
     run_until_stopped(deployment)
     click.echo(STOPPED, err=True)
@@ -50,7 +56,7 @@ def worker(environ: Mapping[str, str], concurrency: int | None) -> None:
 
 def check_dispatch(settings: Settings) -> None:
     """
-    Refuse to work where there is no queue, or where images are out of a worker's sight.
+    Refuse to work where there is no queue.
 
     Raises:
         Failed: Says what to set.
@@ -59,12 +65,6 @@ def check_dispatch(settings: Settings) -> None:
         message = (
             "S3EDGE_DISPATCH=inline: the servers run tasks by themselves, so there is no queue to"
             " work on; set S3EDGE_DISPATCH=procrastinate here and there"
-        )
-        raise Failed(message, WRONG_USAGE)
-    if settings.public_url is None and scheme_of(settings.storage) == "file":
-        message = (
-            "S3EDGE_PUBLIC_URL: a worker needs it where images are files: how the server that has them"
-            " is reached; let all of them have the same"
         )
         raise Failed(message, WRONG_USAGE)
 

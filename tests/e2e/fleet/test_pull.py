@@ -255,7 +255,7 @@ QUEUE = {"S3EDGE_DISPATCH": "procrastinate"}
         (
             "inference work",
             {**QUEUE, **POSTGRES},
-            "S3EDGE_PUBLIC_URL: a worker needs it where images are files",
+            "S3EDGE_STORAGE: set R2_ENDPOINT and the other R2_ names as the gateway has them",
         ),
         ("inference work", {"S3EDGE_PREDICTOR": "cup"}, "S3EDGE_PREDICTOR: write one of cpu"),
         (
