@@ -69,6 +69,9 @@ ONE_DOOR: Mapping[str, str] = {
     "test_storage_adapter.py": "an adapter of somebody else's; likewise",
     "cloud/test_inference_server.py": "the inference server, behind a gateway; likewise",
     "test_inference_process.py": "the inference server, which is no gateway",
+    "fleet/test_pull.py": "workers have no door",
+    "cloud/test_vastai.py": "the files of an example, for `s3edge serve` and the inference server",
+    "test_vastai_example.py": "files and scripts of an example, which are read",
     # Of commands and of programs that stand before a server.
     "test_readme.py": "the commands that the README tells a newcomer to type start `s3edge serve`",
     "test_sdk_docs.py": "programs of the documentation; what they send is sent over all doors elsewhere",
