@@ -70,6 +70,7 @@ ONE_DOOR: Mapping[str, str] = {
     "cloud/test_inference_server.py": "the inference server, behind a gateway; likewise",
     "test_inference_process.py": "the inference server, which is no gateway",
     "fleet/test_pull.py": "workers have no door",
+    "test_pull_process.py": "likewise",
     "cloud/test_vastai.py": "the files of an example, for `s3edge serve` and the inference server",
     "test_vastai_example.py": "files and scripts of an example, which are read",
     # Of commands and of programs that stand before a server.
