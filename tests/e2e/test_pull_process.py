@@ -1,6 +1,7 @@
 """The process of a pull worker, where there is no queue to work on yet."""
 
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from attrs import define
 
 from s3edge.testing.server import PullProcess
 
+
+TIMEOUT_S = 30.0
 
 BUCKET = {
     "R2_ENDPOINT": "http://127.0.0.1:9",
@@ -70,6 +73,7 @@ PREDICTOR = '''
 import os
 import time
 
+from s3edge.values import ModelInfo
 from s3edge_inference.predictors import Predictor, PredictorUnavailable
 
 
@@ -78,9 +82,14 @@ class Slow(Predictor):
     model_version = "1"
 
     def load(self):
-        if "WEIGHTS_ARE_GONE" in os.environ:
-            raise PredictorUnavailable("there are no weights; set S3EDGE_MODEL_WEIGHTS")
-        time.sleep(600)
+        match os.environ["HOW_IT_LOADS"]:
+            case "without weights":
+                raise PredictorUnavailable("there are no weights; set S3EDGE_MODEL_WEIGHTS")
+            case "slowly":
+                time.sleep(600)
+
+    def info(self):
+        return ModelInfo("slow", "1", 0, 0.0, "cpu", "none")
 
 
 def make(options):
@@ -105,6 +114,7 @@ def loading(tmp_path: Path) -> Iterator[LoadingProcess]:
     (metadata / "entry_points.txt").write_text("[s3edge.predictors]\nslow = slow_predictor:make\n")
     settings = {
         "PYTHONPATH": str(tmp_path / "installed"),
+        "HOW_IT_LOADS": "slowly",
         "S3EDGE_PREDICTOR": "slow",
         **QUEUE,
         **POSTGRES,
@@ -118,7 +128,7 @@ def loading(tmp_path: Path) -> Iterator[LoadingProcess]:
 
 def test_a_model_that_cannot_be_loaded_ends_it(loading: LoadingProcess) -> None:
     """At once, with what to do as the last line and status 1, though the database is down, too."""
-    loading.settings = {**loading.settings, "WEIGHTS_ARE_GONE": "yes"}
+    loading.settings = {**loading.settings, "HOW_IT_LOADS": "without weights"}
     loading.start()
     assert loading.wait() == 1
     lines = loading.log.read_text().splitlines()
@@ -128,5 +138,17 @@ def test_a_model_that_cannot_be_loaded_ends_it(loading: LoadingProcess) -> None:
 def test_a_stop_does_not_wait_for_the_model(loading: LoadingProcess) -> None:
     """However long the model takes to load; nothing was taken, and the status is 0."""
     loading.start()
+    assert loading.stop() == 0
+    assert "Working on the queue" not in loading.log.read_text()
+
+
+def test_nothing_is_taken_while_the_storage_cannot_be_used(loading: LoadingProcess) -> None:
+    """Every task would end in error; so it says what it waits for, until it is there or a stop comes."""
+    loading.settings = {**loading.settings, "HOW_IT_LOADS": "at once"}
+    loading.start()
+    ends_at = time.monotonic() + TIMEOUT_S
+    while "no task can be taken yet: the storage: " not in loading.log.read_text():
+        assert time.monotonic() < ends_at
+        time.sleep(0.05)
     assert loading.stop() == 0
     assert "Working on the queue" not in loading.log.read_text()
