@@ -22,8 +22,10 @@ from s3edge.client.models import Account, Health, RawResponse, UploadedImage
 from s3edge.client.multipart import Progress
 from s3edge.client.paging import PAGE_SIZE
 from s3edge.client.session import (
+    FROM_ENVIRONMENT,
     IN_PROCESS_URL,
     MAX_RETRIES,
+    FromEnvironment,
     Session,
     Timeout,
     Token,
@@ -40,10 +42,11 @@ class AsyncClient:
     Threads may share it: it holds a pool of connections. Close it, or use it as a context manager.
 
     Args:
-        base_url: Where the server is; by default ``S3EDGE_BASE_URL`` from the environment.
+        base_url: Where the server is; ``S3EDGE_BASE_URL`` from the environment if it is not given.
         token: The access token, or a function that returns one, which may be a coroutine function; it is
-            called when a token is first needed, and again once when the server refuses it. By default
-            ``S3EDGE_TOKEN``. It goes to the server's own origin and nowhere else.
+            called when a token is first needed, and again once when the server refuses it. It goes to the
+            server's own origin and nowhere else. ``S3EDGE_TOKEN`` if it is not given; ``None`` is given,
+            and means that nobody asks.
         timeout: How long a call may take with all its retries, in seconds, or a ``Timeout``.
         max_retries: How often a call is repeated at the most.
         headers: Sent with every call to the server.
@@ -52,14 +55,14 @@ class AsyncClient:
         surroundings: Time and chance, for tests.
 
     Raises:
-        ConfigurationError: There is no address, or it is none.
+        ConfigurationError: Address or token is missing or none.
     """
 
     def __init__(
         self,
         *,
-        base_url: str | None = None,
-        token: Token | None = None,
+        base_url: str | FromEnvironment = FROM_ENVIRONMENT,
+        token: Token | FromEnvironment | None = FROM_ENVIRONMENT,
         timeout: Timeout | float | None = None,
         max_retries: int = MAX_RETRIES,
         headers: Mapping[str, str] | None = None,
@@ -97,7 +100,7 @@ class AsyncClient:
         Args:
             app: An ASGI or a WSGI application.
             base_url: What the application takes itself to be reached at.
-            token: As in ``AsyncClient``.
+            token: The access token, or a function that returns one. The environment's is not taken.
             timeout: As in ``AsyncClient``.
             max_retries: As in ``AsyncClient``.
             headers: As in ``AsyncClient``.

@@ -86,7 +86,10 @@ def _exchange(session: Session, request: Request) -> Flow[RawResponse[Any]]:
     own = session.is_own(url) and request.is_json
     token = (yield from session.token.current()) if own else None
     if request.needs_token and own and token is None:
-        raise AuthRequired(f"There is no access token; give token= or set {TOKEN_VARIABLE}.")
+        raise AuthRequired(
+            "There is no access token; give token=, or leave it out of Client() and set"
+            f" {TOKEN_VARIABLE}."
+        )
     failures, renewed = 0, False
     while True:
         call = _call(session, request, url, token if own else None, own=own, deadline=deadline)

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from enum import Enum
 from typing import TypeAlias
 from urllib.parse import urlsplit
 
@@ -29,6 +30,19 @@ _ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 Token: TypeAlias = str | Callable[[], str] | Callable[[], Awaitable[str]]
 """An access token, or what returns one: called at first use, and again once on a 401."""
+
+
+class FromEnvironment(Enum):
+    """Stands where nothing was given; ``None`` and ``""`` are given, by mistake most likely."""
+
+    FROM_ENVIRONMENT = "from the environment"
+
+    def __repr__(self) -> str:
+        """Return what a signature shows."""
+        return self.name
+
+
+FROM_ENVIRONMENT = FromEnvironment.FROM_ENVIRONMENT
 
 
 @frozen
@@ -65,11 +79,16 @@ class TokenHolder:
         return callable(self.source)
 
     def current(self) -> Flow[str | None]:
-        """Return the token in use."""
+        """
+        Return the token in use.
+
+        Raises:
+            ConfigurationError: It is none.
+        """
         if not callable(self.source):
             return self.source
         if self._current is None:
-            self._current = yield from ask(self.source)
+            self._current = as_token((yield from ask(self.source)))
         return self._current
 
     def renewed(self, refused: str | None) -> Flow[str | None]:
@@ -136,8 +155,8 @@ class Session:
 
 def open_session(
     *,
-    base_url: str | None,
-    token: Token | None,
+    base_url: str | FromEnvironment,
+    token: Token | FromEnvironment | None,
     timeout: Timeout | float | None,
     max_retries: int,
     headers: Mapping[str, str] | None,
@@ -147,13 +166,16 @@ def open_session(
     Return a session from what a user gave and, where they gave nothing, the environment.
 
     Raises:
-        ConfigurationError: There is no address, or it is none.
+        ConfigurationError: Address or token is missing or none.
     """
-    address = base_url or os.environ.get(BASE_URL_VARIABLE)
-    if not address:
+    address = os.environ.get(BASE_URL_VARIABLE) if base_url is FROM_ENVIRONMENT else base_url
+    if not isinstance(address, str) or not address:
         raise ConfigurationError(
-            f"There is no address of a server; give base_url= or set {BASE_URL_VARIABLE}."
+            f"There is no address of a server; set {BASE_URL_VARIABLE}, or give base_url="
+            " (None and '' are none)."
         )
+    if token is FROM_ENVIRONMENT:
+        token = os.environ.get(TOKEN_VARIABLE) or None
     parts = urlsplit(address)
     try:
         origin_of(address)
@@ -167,12 +189,30 @@ def open_session(
         )
     return Session(
         base_url=address.rstrip("/"),
-        token=TokenHolder(token or os.environ.get(TOKEN_VARIABLE) or None),
+        token=TokenHolder(token if callable(token) else as_token(token)),
         timeout=as_timeout(timeout),
         max_retries=max_retries,
         headers=dict(headers or {}),
         surroundings=surroundings or Surroundings(),
     )
+
+
+def as_token(token: object) -> str | None:
+    """
+    Return an access token as it is sent, or ``None`` where there is none.
+
+    Raises:
+        ConfigurationError: It is none; it is not shown.
+    """
+    if token is None:
+        return None
+    if not isinstance(token, str):
+        raise ConfigurationError(
+            f"The access token must be text, or a function that returns it; not {type(token).__name__}."
+        )
+    if not token:
+        raise ConfigurationError("The access token is empty; give None for a client without one.")
+    return token
 
 
 def as_timeout(timeout: Timeout | float | None) -> Timeout:

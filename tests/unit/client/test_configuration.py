@@ -14,6 +14,7 @@ from s3edge.client import (
     Timeout,
     UnreadableAnswer,
 )
+from s3edge.client.session import FROM_ENVIRONMENT, FromEnvironment
 from s3edge.testing.scripted_api import BASE_URL, ScriptedApi, ok, refused
 
 
@@ -34,7 +35,7 @@ def test_the_environment_says_what_was_not_given(
     monkeypatch.setenv("S3EDGE_BASE_URL", "http://of-the-environment.test/prefix/")
     monkeypatch.setenv("S3EDGE_TOKEN", "of-the-environment")
     api.answer(ok(ME), ok(ME))
-    api.client(base_url=None, token=None).me()
+    api.client(base_url=FROM_ENVIRONMENT, token=FROM_ENVIRONMENT).me()
     api.client(token="given").me()
     assert [str(request.url) for request in api.requests] == [
         "http://of-the-environment.test/prefix/api/v1/me",
@@ -46,14 +47,14 @@ def test_the_environment_says_what_was_not_given(
 @pytest.mark.parametrize(
     ("base_url", "says"),
     [
-        (None, "S3EDGE_BASE_URL"),
+        (FROM_ENVIRONMENT, "S3EDGE_BASE_URL"),
         ("localhost:8787", "http://"),
         ("ftp://files.test", "http://"),
         ("http://user:secret@api.test", "without user"),
         ("http://api.test:port", "port"),
     ],
 )
-def test_an_address_that_is_none_is_refused(base_url: str | None, says: str) -> None:
+def test_an_address_that_is_none_is_refused(base_url: str | FromEnvironment, says: str) -> None:
     """The message says what to change, and shows no password."""
     with pytest.raises(ConfigurationError, match=says) as refusal:
         Client(base_url=base_url)
