@@ -64,7 +64,7 @@ def segment_to_files(url: str, token: str, image: Path, prompt: str, mask: Path)
         mask.parent.mkdir(parents=True, exist_ok=True)
         result.mask.save(mask)
         result.mask.overlay(image).save(overlay, "PNG")
-    except OSError as error:
+    except (OSError, S3EdgeError) as error:
         raise Failed(f"the mask could not be saved: {error}") from None
     metadata = result.metadata
     click.echo(

@@ -39,7 +39,8 @@ class AsyncClient:
     """
     One user's access to a server.
 
-    Threads may share it: it holds a pool of connections. Close it, or use it as a context manager.
+    Threads may share it: it holds a pool of connections. Close it, or use it as a context manager. One
+    whose calls are awaited belongs to the event loop of its first call.
 
     Args:
         base_url: Where the server is; ``S3EDGE_BASE_URL`` from the environment if it is not given.
@@ -320,7 +321,13 @@ class AsyncClient:
             await self._calls.driver.close()
 
     async def __aenter__(self) -> Self:
-        """Return the client."""
+        """
+        Return the client.
+
+        Raises:
+            ConfigurationError: It was closed.
+        """
+        self._calls.driver.check()
         return self
 
     async def __aexit__(

@@ -96,7 +96,12 @@ class AsyncMask:
         return await asyncio.to_thread(masks.to_numpy, await self.read())
 
     async def overlay(self, image: Picture) -> "Image":
-        """Return an image (a path, bytes, or Pillow's) with the masked part tinted, the rest dimmed."""
+        """
+        Return an image (a path, bytes, or Pillow's) with the masked part tinted, the rest dimmed.
+
+        Raises:
+            InvalidRequest: The image cannot be read.
+        """
         return await asyncio.to_thread(masks.overlay, await self.read(), image)
 
     async def to_coco_rle(self) -> CocoRle:

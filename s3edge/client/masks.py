@@ -13,7 +13,8 @@ import io
 import os
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, cast
 
-from s3edge.client.errors import ConfigurationError
+from s3edge.client.errors import ConfigurationError, InvalidRequest
+from s3edge.errors import Detail
 
 
 if TYPE_CHECKING:
@@ -64,7 +65,12 @@ def to_numpy(png: bytes) -> "NDArray[np.bool_]":
 
 
 def overlay(png: bytes, picture: Picture) -> "Image":
-    """Return an image whose masked part is tinted and outlined, and whose rest is dimmed."""
+    """
+    Return an image whose masked part is tinted and outlined, and whose rest is dimmed.
+
+    Raises:
+        InvalidRequest: The image cannot be read.
+    """
     from PIL import Image, ImageChops, ImageFilter
 
     base = _opened(picture)
@@ -118,13 +124,30 @@ def to_polygons(png: bytes, tolerance: float = 1.0) -> list[list[float]]:
 
 
 def _opened(picture: Picture) -> "Image":
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     if isinstance(picture, Image.Image):
         return picture.convert("RGB")
+    given: object = picture
+    if not isinstance(given, str | os.PathLike | bytes):
+        raise _invalid(
+            f"{type(given).__name__} is no picture; give a path, bytes, or an image of Pillow's"
+        )
+    name = "the image" if isinstance(picture, bytes) else os.fspath(picture)
     source = io.BytesIO(picture) if isinstance(picture, bytes) else picture
-    with Image.open(source) as opened:
-        return opened.convert("RGB")
+    try:
+        with Image.open(source) as opened:
+            return opened.convert("RGB")
+    except UnidentifiedImageError:
+        raise _invalid(f"{name} is not an image") from None
+    # Pillow says so of files that are cut or damaged, and of those that are all too large.
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise _invalid(f"{name} cannot be read: {reason}") from error
+
+
+def _invalid(message: str) -> InvalidRequest:
+    return InvalidRequest(message, details=[Detail("image", message)])
 
 
 def _numpy() -> Any:

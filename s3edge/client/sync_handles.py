@@ -92,7 +92,12 @@ class Mask:
         return masks.to_numpy(self.read())
 
     def overlay(self, image: Picture) -> "Image":
-        """Return an image (a path, bytes, or Pillow's) with the masked part tinted, the rest dimmed."""
+        """
+        Return an image (a path, bytes, or Pillow's) with the masked part tinted, the rest dimmed.
+
+        Raises:
+            InvalidRequest: The image cannot be read.
+        """
         return masks.overlay(self.read(), image)
 
     def to_coco_rle(self) -> CocoRle:

@@ -26,6 +26,13 @@ MAX_CONNECTIONS = 100
 
 _LIMITS = httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=20)
 
+CLOSED = "This client is closed; make a new one, or make its calls before it is closed."
+
+ANOTHER_LOOP = (
+    "This AsyncClient was used on another event loop, which its connections belong to; make one"
+    " on each loop, within the coroutine that asyncio.run() is given."
+)
+
 _ours: ContextVar[bool] = ContextVar("s3edge_client_call", default=False)
 
 
@@ -52,8 +59,19 @@ class Driver:
         self._around = surroundings
         self._http = httpx.Client(transport=transport, limits=_LIMITS)
 
+    def check(self) -> None:
+        """
+        Return if calls can be made.
+
+        Raises:
+            ConfigurationError: It was closed.
+        """
+        if self._http.is_closed:
+            raise ConfigurationError(CLOSED)
+
     def run(self, flow: Flow[T]) -> T:
         """Return what a flow returns, its effects performed."""
+        self.check()
         try:
             effect = next(flow)
             while True:
@@ -86,8 +104,7 @@ class Driver:
             case Work(function):
                 return function()
             case Gather():
-                message = "an asynchronous iterator needs AsyncClient"
-                raise TypeError(message)
+                raise ConfigurationError("An asynchronous iterator needs AsyncClient.")
 
     def _send(self, call: HttpCall) -> HttpReply:
         body = call.body
@@ -123,9 +140,23 @@ class AsyncDriver:
     def __init__(self, surroundings: Surroundings, transport: AsyncTransport | None = None) -> None:
         self._around = surroundings
         self._http = httpx.AsyncClient(transport=transport, limits=_LIMITS)
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def check(self) -> None:
+        """
+        Return if calls can be made.
+
+        Raises:
+            ConfigurationError: It was closed, or its connections belong to another event loop.
+        """
+        if self._http.is_closed:
+            raise ConfigurationError(CLOSED)
+        self._check_loop()
 
     async def run(self, flow: Flow[T]) -> T:
         """Return what a flow returns, its effects performed."""
+        self.check()
+        self._loop = asyncio.get_running_loop()
         try:
             effect = next(flow)
             while True:
@@ -142,8 +173,19 @@ class AsyncDriver:
             flow.close()
 
     async def close(self) -> None:
-        """Close the connections."""
-        await self._http.aclose()
+        """
+        Close the connections.
+
+        Raises:
+            ConfigurationError: They belong to another event loop.
+        """
+        if not self._http.is_closed:
+            self._check_loop()
+            await self._http.aclose()
+
+    def _check_loop(self) -> None:
+        if self._loop not in {None, asyncio.get_running_loop()}:
+            raise ConfigurationError(ANOTHER_LOOP)
 
     async def _perform(self, effect: Effect) -> Any:
         match effect:

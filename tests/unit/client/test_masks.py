@@ -1,6 +1,7 @@
 """A mask is downloaded once, and becomes what a user needs."""
 
 import io
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -10,9 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from s3edge.client import MaskNotReady, ServiceUnavailable
+from s3edge.client import InvalidRequest, MaskNotReady, ServiceUnavailable
 from s3edge.client.masks import THRESHOLD, overlay, to_coco_rle, to_numpy, to_polygons
 from s3edge.testing.scripted_api import ScriptedApi, ok, refused
+from tests.e2e.colours import COLOURS, Colour, done
+from tests.e2e.colours import refused as refused_by
 
 
 RESULT_ID = UUID("6b6f2c1e-2222-4222-8222-222222222222")
@@ -69,6 +72,30 @@ def test_a_mask_is_downloaded_once(api: ScriptedApi, ring: bytes, tmp_path: Path
     assert mask.to_coco_rle()["size"] == [40, 60]
     assert [str(request.url) for request in api.requests[1:]] == [MASK_URL]
     assert "Authorization" not in api.requests[1].headers
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+async def test_what_a_mask_cannot_lie_over_is_refused(
+    api: ScriptedApi, ring: bytes, tmp_path: Path, colour: Colour
+) -> None:
+    """A file of text, half an image, none at all, and what is no picture."""
+    text, half = tmp_path / "t.jpg", tmp_path / "half.png"
+    text.write_text("no image")
+    half.write_bytes(ring[: len(ring) // 2])
+    api.answer(result(), httpx.Response(200, content=ring))
+    client: Any = api.client() if colour == "sync" else api.async_client()
+    mask = (await done(client.result(RESULT_ID))).mask
+    pictures: list[tuple[Any, str]] = [
+        (str(text), f"{text} is not an image"),
+        (b"no image", "the image is not an image"),
+        (half, f"{half} cannot be read: "),
+        (tmp_path / "none.jpg", "none.jpg cannot be read: No such file"),
+        (mask, f"{type(mask).__name__} is no picture; give a path"),
+    ]
+    for picture, says in pictures:
+        error = await refused_by(InvalidRequest, partial(mask.overlay, picture))
+        assert says in error.message
+        assert [detail.field for detail in error.details] == ["image"]
 
 
 async def test_an_async_mask_is_the_same(api: ScriptedApi, ring: bytes, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What is easily done wrong is refused in words that say what to do, before anything is sent."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -8,11 +9,13 @@ from starlette.applications import Starlette
 
 from s3edge.client import AsyncClient, AuthRequired, Client, ConfigurationError
 from s3edge.client.session import FROM_ENVIRONMENT
-from s3edge.testing.scripted_api import BASE_URL, ScriptedApi
+from s3edge.testing.scripted_api import BASE_URL, ScriptedApi, ok
 from tests.e2e.colours import COLOURS, AnyClient, done, refused
 
 
 pytestmark = pytest.mark.anyio
+
+ME = {"user_id": "6b6f2c1e-1111-4111-8111-111111111111", "tier": "pro", "credits": 7}
 
 NewClient = Callable[..., AnyClient]
 
@@ -81,3 +84,38 @@ async def test_the_environment_is_asked_where_nothing_is_given(
         new_client(base_url=FROM_ENVIRONMENT)
     monkeypatch.setenv("S3EDGE_TOKEN", "")
     await refused(AuthRequired, new_client(token=FROM_ENVIRONMENT).me)
+
+
+async def test_a_closed_client_says_so(api: ScriptedApi, new_client: NewClient) -> None:
+    """A call, a call of another client on the same connections, and another ``with``."""
+    client = new_client()
+    other = client.with_options(max_retries=0)
+    await done(client.close())
+    await done(client.close())
+    for call in (client.me, other.me, lambda: client.upload(b"")):
+        error = await refused(ConfigurationError, call)
+        assert "closed" in error.message
+    with pytest.raises(ConfigurationError, match="closed"):
+        await entered(client)
+    assert api.requests == []
+
+
+async def entered(client: AnyClient) -> None:
+    """Use a client as a context manager, of its colour's kind."""
+    if isinstance(client, AsyncClient):
+        async with client:
+            pass
+    else:
+        with client:
+            pass
+
+
+def test_a_client_of_another_event_loop_says_so(api: ScriptedApi) -> None:
+    """Its connections ended with the loop of its first call."""
+    api.answer(ok(ME), ok(ME))
+    client = api.async_client()
+    assert asyncio.run(client.me()).credits == 7
+    for call in (client.me, client.close, lambda: entered(client)):
+        with pytest.raises(ConfigurationError, match=r"asyncio\.run"):
+            asyncio.run(call())
+    assert len(api.requests) == 1

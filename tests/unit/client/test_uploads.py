@@ -11,7 +11,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from s3edge.client import FileTooLarge, InvalidRequest, S3EdgeError
+from s3edge.client import ConfigurationError, FileTooLarge, InvalidRequest, S3EdgeError
 from s3edge.rules.images import MAX_IMAGE_BYTES
 from s3edge.testing.scripted_api import ScriptedApi, ok
 
@@ -136,7 +136,7 @@ async def test_the_async_client_uploads_all_of_these(
             await client.upload(source)
         await client.upload(Image.open(io.BytesIO(png)))
     assert [file_in(request)[1] for request in api.requests[:5]] == [png] * 5
-    with pytest.raises(TypeError, match="AsyncClient"):
+    with pytest.raises(ConfigurationError, match="AsyncClient"):
         api.client().upload(chunks())
 
 
