@@ -33,6 +33,7 @@ from s3edge.client.models import (
     decode_page,
 )
 from s3edge.client.multipart import MultipartBody, Progress
+from s3edge.client.references import ImageReference, reference_of
 from s3edge.client.session import Session
 from s3edge.client.sources import ImageSource, content_of
 from s3edge.values import TaskStatus
@@ -95,14 +96,19 @@ def upload(
 
 def segment(
     session: Session,
-    image: UploadedImage | UUID | str,
+    image: ImageReference,
     text_prompt: str,
     *,
     project_id: UUID | str | None,
     idempotency_key: str | None,
 ) -> Flow[RawResponse[TaskState]]:
     """Ask for a segmentation."""
-    body = {**_reference(image), "text_prompt": text_prompt}
+    key = idempotency_key or session.surroundings.new_key()
+    try:
+        body = {**reference_of(image), "text_prompt": text_prompt}
+    except S3EdgeError as error:
+        error.idempotency_key = key
+        raise
     if project_id is not None:
         body["project_id"] = str(project_id)
     request = Request(
@@ -110,7 +116,7 @@ def segment(
         "/api/v1/segment",
         headers=JSON_HEADERS,
         body=msgspec.json.encode(body),
-        idempotency_key=idempotency_key or session.surroundings.new_key(),
+        idempotency_key=key,
     )
     response = yield from exchange(session, request)
     return response.with_parsed(lambda data: decode(TaskState, data))
@@ -265,15 +271,6 @@ def request(
 
 def _tell(on_update: OnUpdate, state: TaskState) -> Generator[Any, Any, None]:
     yield from ask(lambda: on_update(state))
-
-
-def _reference(image: UploadedImage | UUID | str) -> dict[str, str]:
-    """Return how the API names an image: by its id, or by a URL of it."""
-    if isinstance(image, UploadedImage):
-        return {"image_id": str(image.image_id)}
-    if isinstance(image, str) and "://" in image:
-        return {"image_url": image}
-    return {"image_id": str(image)}
 
 
 def as_id(value: UUID | str) -> UUID:

@@ -1,13 +1,18 @@
 """What is easily done wrong is refused in words that say what to do, before anything is sent."""
 
 import asyncio
+import inspect
+import re
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
+from uuid import UUID
 
+import msgspec
 import pytest
 from starlette.applications import Starlette
 
-from s3edge.client import AsyncClient, AuthRequired, Client, ConfigurationError
+from s3edge.client import AsyncClient, AuthRequired, Client, ConfigurationError, InvalidRequest
 from s3edge.client.session import FROM_ENVIRONMENT
 from s3edge.testing.scripted_api import BASE_URL, ScriptedApi, ok
 from tests.e2e.colours import COLOURS, AnyClient, done, refused
@@ -119,3 +124,56 @@ def test_a_client_of_another_event_loop_says_so(api: ScriptedApi) -> None:
         with pytest.raises(ConfigurationError, match=r"asyncio\.run"):
             asyncio.run(call())
     assert len(api.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("image", "says"),
+    [
+        ("cat.jpg", "image is text that is neither an id nor .* upload it first"),
+        ("", "upload it first"),
+        ("ftp://files.test/cat.jpg", "upload it first"),
+        (Path("cat.jpg"), "image is a PosixPath; .* upload it first"),
+        (b"\x89PNG", "image is a bytes; .* upload it first"),
+        (None, "image is a NoneType"),
+    ],
+)
+async def test_what_names_no_image_is_not_sent(
+    api: ScriptedApi, new_client: NewClient, image: Any, says: str
+) -> None:
+    """A path, say; the error has the key of the call, as all have."""
+    error = await refused(
+        InvalidRequest, lambda: new_client().segment(image, "red", idempotency_key="k")
+    )
+    assert re.search(says, error.message)
+    assert error.idempotency_key == "k"
+    assert api.requests == []
+
+
+@pytest.mark.filterwarnings("error")
+async def test_a_forgotten_await_is_told_of(api: ScriptedApi, new_client: NewClient) -> None:
+    """And by nothing else: the coroutine is not warned of besides."""
+    image: Any = api.async_client().upload(b"")
+    error = await refused(InvalidRequest, lambda: new_client().segment(image, "red"))
+    assert "image is a coroutine; await it first: " in error.message
+    assert inspect.getcoroutinestate(image) == inspect.CORO_CLOSED
+    assert api.requests == []
+
+
+async def test_ids_and_urls_are_sent(api: ScriptedApi, new_client: NewClient) -> None:
+    """Ids as text or not; URLs of either scheme, in any case."""
+    task = {"task_id": "6b6f2c1e-2222-4222-8222-222222222222", "status": "pending"}
+    id_ = UUID("6b6f2c1e-3333-4333-8333-33333333aaaa")
+    client = new_client()
+    names: tuple[Any, ...] = (
+        id_,
+        str(id_),
+        str(id_).upper(),
+        "http://a.test/i",
+        "HTTPS://a.test/i",
+    )
+    for image in names:
+        api.answer(ok(task))
+        await done(cast("Any", client.segment(image, "red")))
+    sent = [msgspec.json.decode(request.content) for request in api.requests]
+    assert [each.get("image_id") for each in sent] == [str(id_)] * 3 + [None] * 2
+    assert [each.get("image_url") for each in sent[3:]] == list(names[3:])
