@@ -24,9 +24,13 @@ def is_success(reply: HttpReply) -> bool:
     return 200 <= reply.status < 300  # noqa: PLR2004 - RFC 9110, section 15
 
 
-def data_of(reply: HttpReply) -> Any:
+def data_of(reply: HttpReply, place: str) -> Any:
     """
     Return what an answer carries: the envelope's ``data``, or the whole JSON where there is no envelope.
+
+    Args:
+        reply: The answer.
+        place: Who gave it, for people.
 
     Raises:
         UnreadableAnswer: It is no JSON: half of an answer, or something else's.
@@ -35,7 +39,7 @@ def data_of(reply: HttpReply) -> Any:
         answer = msgspec.json.decode(reply.body)
     except msgspec.DecodeError:
         raise UnreadableAnswer(
-            "The answer is cut short, or is not this API's.",
+            f"What {place} answered ({reply.status}) is cut short, or is not this API's.",
             status=reply.status,
             request_id=reply.headers.get("x-request-id"),
             # What was to be said may be said again: nothing was refused.
@@ -45,19 +49,20 @@ def data_of(reply: HttpReply) -> Any:
     return envelope["data"] if envelope.keys() >= {"success", "data"} else answer
 
 
-def error_of(reply: HttpReply, now: datetime) -> S3EdgeError:
+def error_of(reply: HttpReply, place: str, now: datetime) -> S3EdgeError:
     """
     Return what an answer that is no success says.
 
     Args:
         reply: The answer.
+        place: Who gave it, for people.
         now: What a date in ``Retry-After`` is compared with.
     """
     envelope = _envelope(reply.body)
     found = as_object(envelope.get("error"))
     code = found.get("code")
     if not isinstance(code, str):
-        return _unenveloped(reply, now)
+        return _unenveloped(reply, place, now)
     request_id = as_object(envelope.get("meta")).get("request_id")
     return ERROR_OF.get(code, S3EdgeError)(
         str(found.get("message", "")),
@@ -86,13 +91,13 @@ def _envelope(body: bytes) -> Mapping[str, Any]:
         return {}
 
 
-def _unenveloped(reply: HttpReply, now: datetime) -> S3EdgeError:
+def _unenveloped(reply: HttpReply, place: str, now: datetime) -> S3EdgeError:
     """Return the error of an answer that something before the server gave."""
     redirected = 300 <= reply.status < 400  # noqa: PLR2004 - RFC 9110, section 15
     return UnreadableAnswer(
         "The server redirects elsewhere, where the token does not go; set base_url to its own address."
         if redirected
-        else f"Something answered {reply.status} that is not this API.",
+        else f"What answered {reply.status} at {place} is not this API.",
         status=reply.status,
         request_id=reply.headers.get("x-request-id"),
         retryable=reply.status in RETRIED_STATUSES,

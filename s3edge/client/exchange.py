@@ -96,7 +96,7 @@ def _exchange(session: Session, request: Request) -> Flow[RawResponse[Any]]:
         try:
             reply = yield from send(call)
             logs.answered(call, reply, failures)
-            return _response(session, request, reply)
+            return _response(session, request, url, reply)
         except S3EdgeError as caught:
             error = caught
         if error.status is None:
@@ -153,19 +153,19 @@ def _named(headers: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def _check(headers: Mapping[str, str]) -> None:
-    """Refuse what cannot be sent, a token with the end of its line among it, and do not show it."""
+    """Refuse what cannot be sent, and do not show it."""
     for name, value in headers.items():
         if not (name.isascii() and value.isascii() and value.isprintable()):
             raise ConfigurationError(f"The header {name!r} must be printable ASCII on one line.")
 
 
-def _response(session: Session, request: Request, reply: HttpReply) -> RawResponse[Any]:
+def _response(session: Session, request: Request, url: str, reply: HttpReply) -> RawResponse[Any]:
     if not is_success(reply):
-        raise error_of(reply, session.surroundings.now())
+        raise error_of(reply, session.shown(url), session.surroundings.now())
     return RawResponse(
         reply.status,
         reply.headers,
-        data_of(reply) if request.is_json else reply.body,
+        data_of(reply, session.shown(url)) if request.is_json else reply.body,
         reply.body,
         request.idempotency_key,
     )

@@ -23,10 +23,16 @@ IN_PROCESS_URL = "http://s3edge.test"
 MAX_RETRIES = 4
 """By default, besides the first attempt."""
 
+API_PATH = "/api/v1"
+"""Where the API is under a server's address."""
+
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 _ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 """A URL and no path; a path may have one in its query."""
+
+_SCHEME = "bearer "
+"""Of HTTP's authentication (RFC 6750); the client writes it itself."""
 
 Token: TypeAlias = str | Callable[[], str] | Callable[[], Awaitable[str]]
 """An access token, or what returns one: called at first use, and again once on a 401."""
@@ -152,6 +158,12 @@ class Session:
         except ValueError:
             raise ConfigurationError("The URL cannot be used.") from None
 
+    def shown(self, url: str) -> str:
+        """Return what may be told of a URL: without its query, and of other servers' the origin only."""
+        scheme, host, port = origin_of(url)
+        origin = f"{scheme}://{host}" + ("" if port == DEFAULT_PORTS.get(scheme) else f":{port}")
+        return origin + urlsplit(url).path if self.is_own(url) else origin
+
 
 def open_session(
     *,
@@ -187,8 +199,13 @@ def open_session(
         raise ConfigurationError(
             "The address of the server must be without user, password, query and fragment."
         )
+    address = address.rstrip("/")
+    if address.endswith(API_PATH):
+        raise ConfigurationError(
+            f"The address of the server must be without {API_PATH}, which each call adds; leave it out."
+        )
     return Session(
-        base_url=address.rstrip("/"),
+        base_url=address,
         token=TokenHolder(token if callable(token) else as_token(token)),
         timeout=as_timeout(timeout),
         max_retries=max_retries,
@@ -201,6 +218,8 @@ def as_token(token: object) -> str | None:
     """
     Return an access token as it is sent, or ``None`` where there is none.
 
+    White space around it is left out: files end in a line's end.
+
     Raises:
         ConfigurationError: It is none; it is not shown.
     """
@@ -210,8 +229,17 @@ def as_token(token: object) -> str | None:
         raise ConfigurationError(
             f"The access token must be text, or a function that returns it; not {type(token).__name__}."
         )
+    token = token.strip()
     if not token:
         raise ConfigurationError("The access token is empty; give None for a client without one.")
+    if token[: len(_SCHEME)].lower() == _SCHEME:
+        raise ConfigurationError(
+            "The access token begins with 'Bearer'; give it without 'Bearer '."
+        )
+    if not (token.isascii() and token.isprintable()):
+        raise ConfigurationError(
+            "The access token must be printable ASCII on one line; what was given is not the token alone."
+        )
     return token
 
 

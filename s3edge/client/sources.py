@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 from collections.abc import AsyncIterable, Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -21,6 +22,8 @@ SPOOLED_BYTES = 1024 * 1024
 
 READ_BYTES = 64 * 1024
 """How much of a pipe is asked for at once."""
+
+_URL = re.compile(r"https?://", re.IGNORECASE)
 
 
 @runtime_checkable
@@ -82,8 +85,14 @@ def content_of(source: ImageSource, resources: ExitStack) -> Flow[Content]:
         InvalidRequest: It is no PNG, JPEG or WebP image, or cannot be read.
     """
     if isinstance(source, str | os.PathLike):
+        if isinstance(source, str) and _URL.match(source):
+            # Not shown: it may be signed.
+            raise _invalid(
+                "a URL cannot be uploaded; download the image, and give its path or bytes. What was"
+                " uploaded already needs no upload: segment takes its id or URL"
+            )
         path = Path(source)
-        return (yield from work(lambda: _examined(lambda: path.open("rb"), str(path.name))))
+        return (yield from work(lambda: _examined(lambda: path.open("rb"), str(path))))
     if isinstance(source, bytes | bytearray):
         held = bytes(source)
         return _examined(lambda: io.BytesIO(held), "the image")

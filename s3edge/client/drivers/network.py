@@ -10,6 +10,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import httpx
 
+from s3edge.client.drivers.reasons import reason_of
 from s3edge.client.effects import Ask, Body, Effect, Flow, Gather, HttpCall, HttpReply, Sleep, Work
 from s3edge.client.errors import ConfigurationError, ConnectionFailed, TimedOut
 from s3edge.client.session import origin_of
@@ -285,9 +286,12 @@ def _network_errors(call: HttpCall) -> Generator[None, None, None]:
             f"{place} did not answer in time ({type(error).__name__}).", retryable=True
         ) from None
     except httpx.RequestError as error:
+        # Only the machine's own words are told on: httpx's may quote a header or a signed URL.
+        reason = reason_of(error)
+        said = type(error).__name__ if reason is None else reason.strerror
         raise ConnectionFailed(
-            f"{place} cannot be reached, or broke off ({type(error).__name__}).", retryable=True
-        ) from None
+            f"{place} cannot be reached, or broke off ({said}).", retryable=True
+        ) from reason
     except httpx.InvalidURL:
         raise ConfigurationError("The URL cannot be used.") from None
     finally:

@@ -52,6 +52,7 @@ def test_the_environment_says_what_was_not_given(
         ("ftp://files.test", "http://"),
         ("http://user:secret@api.test", "without user"),
         ("http://api.test:port", "port"),
+        ("http://api.test/s3edge/api/v1/", "without /api/v1"),
     ],
 )
 def test_an_address_that_is_none_is_refused(base_url: str | FromEnvironment, says: str) -> None:
@@ -92,6 +93,14 @@ def test_a_fixed_token_is_not_tried_again(api: ScriptedApi) -> None:
     with pytest.raises(AuthInvalid):
         api.client().me()
     assert len(api.requests) == 1
+
+
+def test_a_token_may_come_from_a_file(api: ScriptedApi) -> None:
+    """With the end of the line that it stands on."""
+    api.answer(ok(ME), ok(ME))
+    api.client(token=" from-a-file\r\n").me()
+    api.client(token=lambda: "from-a-file\n").me()
+    assert tokens_of(api) == ["Bearer from-a-file"] * 2
 
 
 async def test_a_token_may_be_awaited(api: ScriptedApi) -> None:
@@ -154,10 +163,11 @@ def test_options_are_changed_for_some_calls(api: ScriptedApi) -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [{"token": "s3cret\n"}, {"token": "ключ"}, {"headers": {"X": "a\r\nY: b"}}]
+    "given",
+    [{"token": "s3cret\ns3cret"}, {"token": "ключ"}, {"headers": {"X": "a\r\nY: s3cret"}}],
 )
 def test_what_no_header_can_carry_is_refused(api: ScriptedApi, given: dict[str, Any]) -> None:
-    """A token with the end of its line says so, and is not shown."""
+    """It says so, and is not shown."""
     with pytest.raises(ConfigurationError, match="printable ASCII") as refusal:
         api.client(**given).me()
     assert "s3cret" not in str(refusal.value)

@@ -3,16 +3,30 @@
 import asyncio
 import inspect
 import re
-from collections.abc import Callable
+import ssl
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socket import socket
+from threading import Thread
 from typing import Any, cast
 from uuid import UUID
 
+import httpx
 import msgspec
 import pytest
 from starlette.applications import Starlette
 
-from s3edge.client import AsyncClient, AuthRequired, Client, ConfigurationError, InvalidRequest
+from s3edge.client import (
+    AsyncClient,
+    AuthRequired,
+    Client,
+    ConfigurationError,
+    ConnectionFailed,
+    InvalidRequest,
+    UnreadableAnswer,
+)
 from s3edge.client.session import FROM_ENVIRONMENT
 from s3edge.testing.scripted_api import BASE_URL, ScriptedApi, ok
 from tests.e2e.colours import COLOURS, AnyClient, done, refused
@@ -38,6 +52,7 @@ def new_client(request: pytest.FixtureRequest, api: ScriptedApi) -> NewClient:
         ({"base_url": None}, "base_url="),
         ({"token": ""}, "token is empty"),
         ({"token": 7}, "not int"),
+        ({"token": "Bearer eyJhb"}, "without 'Bearer '"),
     ],
 )
 def test_what_is_given_and_none_is_not_taken_from_the_environment(
@@ -177,3 +192,85 @@ async def test_ids_and_urls_are_sent(api: ScriptedApi, new_client: NewClient) ->
     sent = [msgspec.json.decode(request.content) for request in api.requests]
     assert [each.get("image_id") for each in sent] == [str(id_)] * 3 + [None] * 2
     assert [each.get("image_url") for each in sent[3:]] == list(names[3:])
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        (".", ". cannot be read: Is a directory"),
+        ("no/such/cat.jpg", "no/such/cat.jpg cannot be read: No such file"),
+        ("HTTP://a.test/i?signature=s3cret", "a URL cannot be uploaded; download"),
+    ],
+)
+async def test_what_cannot_be_uploaded_is_named(
+    new_client: NewClient, source: str, says: str
+) -> None:
+    """By its whole path; a URL may be signed, and is not shown."""
+    error = await refused(InvalidRequest, lambda: new_client().upload(source))
+    assert error.message.startswith(says)
+    assert "s3cret" not in error.message
+
+
+@pytest.mark.parametrize("path", ["api/v1/me", "http://api.test/api/v1/me?signature=s3cret"])
+@pytest.mark.parametrize("status", [200, 404])
+async def test_who_answered_is_named(
+    api: ScriptedApi, new_client: NewClient, path: str, status: int
+) -> None:
+    """With the status, and without the query."""
+    api.answer(httpx.Response(status, text="<html>"))
+    client = new_client(max_retries=0)
+    error = await refused(UnreadableAnswer, lambda: client.request("GET", path))
+    assert f"{BASE_URL}/api/v1/me" in error.message
+    assert str(status) in error.message
+    assert "s3cret" not in error.message
+
+
+async def test_of_another_server_only_the_origin_is_named(
+    api: ScriptedApi, new_client: NewClient
+) -> None:
+    """A path may be a secret there."""
+    api.answer(httpx.Response(404, text="<html>"))
+    call = partial(new_client().request, "GET", "http://u:s3cret@media.test:81/s3cret?s3cret")
+    error = await refused(UnreadableAnswer, call)
+    assert "at http://media.test:81 is" in error.message
+    assert "s3cret" not in error.message
+
+
+async def test_why_a_server_cannot_be_reached_is_said(
+    new_client: NewClient, plain_server: str
+) -> None:
+    """Here HTTPS was asked of a server that speaks HTTP: OpenSSL says so, in words of its own."""
+    url = plain_server.replace("http:", "https:")
+    client = new_client(base_url=url, transport=None, max_retries=0)
+    error = await refused(ConnectionFailed, client.health)
+    assert url in error.message
+    assert "SSL" in error.message
+    assert isinstance(error.__cause__, ssl.SSLError)
+    await done(client.close())
+
+
+async def test_that_nobody_listens_is_said(new_client: NewClient) -> None:
+    """Under a name that may have several addresses, too."""
+    with socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        port = bound.getsockname()[1]
+        for host in ("127.0.0.1", "localhost"):
+            url = f"http://{host}:{port}"
+            client = new_client(base_url=url, transport=None, max_retries=0)
+            error = await refused(ConnectionFailed, client.health)
+            assert isinstance(error.__cause__, ConnectionRefusedError)
+            said = str(error.__cause__.strerror)
+            assert error.message == f"{url} cannot be reached, or broke off ({said})."
+            assert re.match("Connection refused|Connect call failed", said)
+            await done(client.close())
+
+
+@pytest.fixture
+def plain_server() -> Iterator[str]:
+    """Return the URL of a server without TLS."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
