@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
+from types import UnionType
 from typing import TypeAlias
 from urllib.parse import urlsplit
 
@@ -51,6 +52,11 @@ class FromEnvironment(Enum):
 FROM_ENVIRONMENT = FromEnvironment.FROM_ENVIRONMENT
 
 
+def _is_number(value: object, kind: type | UnionType) -> bool:
+    """Return whether a value is a number; Python takes ``True`` for one."""
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
 @frozen
 class Timeout:
     """
@@ -60,11 +66,22 @@ class Timeout:
         connect: For a connection, in seconds.
         read: For the next sign of life of the server's, in seconds.
         total: For the call with all its retries, in seconds.
+
+    Raises:
+        ConfigurationError: One of them is no number above 0.
     """
 
     connect: float = 5.0
     read: float = 60.0
     total: float = 300.0
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what is no time."""
+        for seconds in (self.connect, self.read, self.total):
+            if not (_is_number(seconds, int | float) and seconds > 0):
+                raise ConfigurationError(
+                    f"A time-out must be a number of seconds above 0, not {seconds!r}."
+                )
 
 
 @define
@@ -136,7 +153,7 @@ class Session:
         return evolve(
             self,
             timeout=self.timeout if timeout is None else as_timeout(timeout),
-            max_retries=self.max_retries if max_retries is None else max_retries,
+            max_retries=self.max_retries if max_retries is None else as_retries(max_retries),
             headers={**self.headers, **(headers or {})},
         )
 
@@ -208,7 +225,7 @@ def open_session(
         base_url=address,
         token=TokenHolder(token if callable(token) else as_token(token)),
         timeout=as_timeout(timeout),
-        max_retries=max_retries,
+        max_retries=as_retries(max_retries),
         headers=dict(headers or {}),
         surroundings=surroundings or Surroundings(),
     )
@@ -244,10 +261,29 @@ def as_token(token: object) -> str | None:
 
 
 def as_timeout(timeout: Timeout | float | None) -> Timeout:
-    """Return a time-out; a number is the total one."""
+    """
+    Return a time-out; a number is the total one.
+
+    Raises:
+        ConfigurationError: It is no number above 0.
+    """
     if timeout is None:
         return Timeout()
-    return timeout if isinstance(timeout, Timeout) else Timeout(total=float(timeout))
+    return timeout if isinstance(timeout, Timeout) else Timeout(total=timeout)
+
+
+def as_retries(max_retries: int) -> int:
+    """
+    Return how often a call is repeated at the most.
+
+    Raises:
+        ConfigurationError: It is no whole number from 0.
+    """
+    if not (_is_number(max_retries, int) and max_retries >= 0):
+        raise ConfigurationError(
+            f"max_retries must be a whole number, 0 or above, not {max_retries!r}."
+        )
+    return max_retries
 
 
 def origin_of(url: str) -> tuple[str, str, int | None]:

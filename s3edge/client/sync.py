@@ -49,7 +49,7 @@ class Client:
         surroundings: Time and chance, for tests.
 
     Raises:
-        ConfigurationError: Address or token is missing or none.
+        ConfigurationError: Address or token is missing or none, or a number makes no sense.
     """
 
     def __init__(
@@ -131,6 +131,9 @@ class Client:
             timeout: How long a call may take with all its retries, in seconds, or a ``Timeout``.
             max_retries: How often a call is repeated at the most.
             headers: Sent besides those that are sent already.
+
+        Raises:
+            ConfigurationError: A number makes no sense.
         """
         other = type(self).__new__(type(self))
         session = self._session.with_options(

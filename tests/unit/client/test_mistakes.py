@@ -25,6 +25,7 @@ from s3edge.client import (
     ConfigurationError,
     ConnectionFailed,
     InvalidRequest,
+    Timeout,
     UnreadableAnswer,
 )
 from s3edge.client.session import FROM_ENVIRONMENT
@@ -63,6 +64,26 @@ def test_what_is_given_and_none_is_not_taken_from_the_environment(
     monkeypatch.setenv("S3EDGE_TOKEN", "of-the-environment")
     with pytest.raises(ConfigurationError, match=says):
         new_client(**given)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *({"timeout": wrong} for wrong in ("5", 0, -1, float("nan"), True)),
+        *({"max_retries": wrong} for wrong in ("3", -1, 1.5, True)),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused(
+    new_client: NewClient, given: dict[str, Any]
+) -> None:
+    """At once, for a client and for some of its calls."""
+    ((name, wrong),) = given.items()
+    for make in (new_client, new_client().with_options):
+        with pytest.raises(ConfigurationError, match=re.escape(f"not {wrong!r}.")):
+            make(**given)
+    if name == "timeout":
+        with pytest.raises(ConfigurationError):
+            Timeout(connect=wrong)
 
 
 @pytest.mark.parametrize("token", [None, lambda: None])
