@@ -295,6 +295,8 @@ class AsyncClient:
         """
         Send any request, with the token, the time-outs and the retries of every other.
 
+        ``parsed`` is ``None`` where HTTP has no body: after a HEAD, and with a 204.
+
         Args:
             method: Of HTTP.
             path: Under the server's address; or a whole URL, to which the token goes only if it is there.

@@ -93,11 +93,17 @@ def _envelope(body: bytes) -> Mapping[str, Any]:
 
 def _unenveloped(reply: HttpReply, place: str, now: datetime) -> S3EdgeError:
     """Return the error of an answer that something before the server gave."""
-    redirected = 300 <= reply.status < 400  # noqa: PLR2004 - RFC 9110, section 15
+    if 300 <= reply.status < 400:  # noqa: PLR2004 - RFC 9110, section 15
+        message = (
+            "The server redirects elsewhere, where the token does not go; set base_url to its own"
+            " address."
+        )
+    elif reply.body:
+        message = f"What answered {reply.status} at {place} is not this API."
+    else:
+        message = f"{place} answered {reply.status}, and said no more."
     return UnreadableAnswer(
-        "The server redirects elsewhere, where the token does not go; set base_url to its own address."
-        if redirected
-        else f"What answered {reply.status} at {place} is not this API.",
+        message,
         status=reply.status,
         request_id=reply.headers.get("x-request-id"),
         retryable=reply.status in RETRIED_STATUSES,

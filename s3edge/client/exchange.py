@@ -29,6 +29,8 @@ USER_AGENT = f"s3edge-python/{s3edge.__version__}"
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
 """Of JSON: the longest page of results is well under it."""
 
+NO_CONTENT = 204
+
 
 @frozen
 class Request:
@@ -65,7 +67,8 @@ def exchange(session: Session, request: Request) -> Flow[RawResponse[Any]]:
     Send a request until it is answered well, or there is no point in sending it again.
 
     Returns:
-        The answer; its ``parsed`` is the envelope's ``data``, or the bytes where none are expected.
+        The answer; its ``parsed`` is the envelope's ``data``, the bytes where no JSON is expected, and
+        ``None`` where HTTP has no body.
 
     Raises:
         S3EdgeError: The server refused, cannot be reached, or took too long.
@@ -165,7 +168,15 @@ def _response(session: Session, request: Request, url: str, reply: HttpReply) ->
     return RawResponse(
         reply.status,
         reply.headers,
-        data_of(reply, session.shown(url)) if request.is_json else reply.body,
+        _parsed(request, reply, session.shown(url)),
         reply.body,
         request.idempotency_key,
     )
+
+
+def _parsed(request: Request, reply: HttpReply, place: str) -> Any:
+    if not request.is_json:
+        return reply.body
+    if request.method == "HEAD" or reply.status == NO_CONTENT:
+        return None
+    return data_of(reply, place)

@@ -1,14 +1,17 @@
 """Models, lists and raw answers, from servers older and newer than the client."""
 
+from functools import partial
 from typing import Any
 from uuid import UUID
 
+import httpx
 import pytest
 from attrs.exceptions import FrozenInstanceError
 
 from s3edge.client import UnreadableAnswer
 from s3edge.testing.scripted_api import REQUEST_ID, ScriptedApi, ok
 from s3edge.values import RateLimit, TaskStatus
+from tests.e2e.colours import COLOURS, Colour, done, refused
 
 
 USER_ID = "6b6f2c1e-1111-4111-8111-111111111111"
@@ -160,6 +163,28 @@ def test_any_request_can_be_sent(api: ScriptedApi) -> None:
     assert (sent.method, str(sent.url)) == ("POST", "http://api.test/mounted/api/v2/x?a=b+c")
     assert (sent.content, sent.headers["X-A"]) == (b'{"k":null}', "1")
     assert sent.headers["User-Agent"].startswith("s3edge-python/")
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+async def test_an_answer_without_a_body_is_none(api: ScriptedApi, colour: Colour) -> None:
+    """What HTTP has no body for is not half an answer; an error of that kind is one still."""
+    api.answer(
+        httpx.Response(200, headers={"X-A": "1"}),
+        httpx.Response(204),
+        httpx.Response(404),
+        httpx.Response(200),
+    )
+    client: Any = api.client() if colour == "sync" else api.async_client()
+    client = client.with_options(max_retries=0)
+    head = await done(client.request("head", "/health"))
+    assert (head.status, head.parsed, head.headers["x-a"]) == (200, None, "1")
+    assert (await done(client.request("DELETE", "/x"))).parsed is None
+    missing = await refused(UnreadableAnswer, partial(client.request, "HEAD", "/x"))
+    assert (missing.status, missing.message) == (
+        404,
+        "http://api.test/x answered 404, and said no more.",
+    )
+    assert (await refused(UnreadableAnswer, partial(client.request, "GET", "/x"))).status == 200
 
 
 def test_models_are_frozen(api: ScriptedApi) -> None:
