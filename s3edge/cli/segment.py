@@ -39,10 +39,11 @@ def segment(
     token: str | None,
 ) -> None:
     """Segment IMAGE by PROMPT on a server; print where the mask and an overlay were saved."""
-    token = token or environ.get("S3EDGE_TOKEN")
+    # An option that is given and empty, a variable that is not set most likely, is not the environment's.
+    token = environ.get("S3EDGE_TOKEN") if token is None else token
     if not token:
         raise Failed("no access token; give --token or set S3EDGE_TOKEN (s3edge dev prints one)")
-    url = url or environ.get("S3EDGE_BASE_URL") or DEFAULT_URL
+    url = (environ.get("S3EDGE_BASE_URL") or DEFAULT_URL) if url is None else url
     segment_to_files(url, token, image, prompt, out or Path(f"{image.stem}.mask.png"))
 
 
@@ -84,7 +85,14 @@ def _segmented(client: Client, image: Path, prompt: str, show: ShowProgress) -> 
         image, on_progress=lambda sent, total: show("uploading", sent / max(1, total))
     )
     show("segmenting", 0.0)
-    result = client.segment(uploaded, prompt).wait()
+    task = client.segment(uploaded, prompt)
+    try:
+        result = task.wait()
+    except KeyboardInterrupt:
+        raise Failed(
+            f"interrupted, but task {task.id} was accepted and goes on; wait for it, from Python, with:"
+            f" Client().task({str(task.id)!r}).wait()"
+        ) from None
     show("segmenting", 1.0)
     return result
 
