@@ -29,15 +29,15 @@ def folder(tmp_path: Path, scene: bytes) -> Path:
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/how-to/use-the-sdk.md"])
-def test_the_first_program_that_is_shown_runs(
-    server: ServerProcess, folder: Path, page: str
-) -> None:
-    """With nothing set but what the page says, it leaves a mask."""
+def test_the_programs_that_are_shown_run(server: ServerProcess, folder: Path, page: str) -> None:
+    """With nothing set but what the page says, one after the other; the first leaves a mask."""
     text = (ROOT / page).read_text("utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    program = next(block for block in blocks if SHOWN in block)
+    programs = [block for block in blocks if SHOWN in block]
+    # Each is its own program; in one process, which starts once, they share no names.
+    runs = f"for program in {programs!r}: exec(program, {{}})"
     ran = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
+        [sys.executable, "-W", "error", "-c", runs],
         env={
             "PATH": os.environ["PATH"],
             "S3EDGE_BASE_URL": server.url,
@@ -52,6 +52,11 @@ def test_the_first_program_that_is_shown_runs(
     assert (ran.returncode, ran.stderr) == (0, "")
     with Image.open(folder / "mask.png") as mask:
         assert mask.size == (96, 64)
+    if page.endswith("use-the-sdk.md"):
+        assert len(programs) == 5
+        # Its list shows what the programs above it made, and its last one counts all of them.
+        assert "2 of 2\n" in ran.stdout
+        assert ran.stdout.endswith("\n3\n")
 
 
 def test_the_command_line_segments_by_the_sdk(server: ServerProcess, scene: bytes) -> None:
