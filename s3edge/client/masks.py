@@ -128,10 +128,9 @@ def _opened(picture: Picture) -> "Image":
 
     if isinstance(picture, Image.Image):
         return picture.convert("RGB")
-    given: object = picture
-    if not isinstance(given, str | os.PathLike | bytes):
+    if not _is_source(picture):
         raise _invalid(
-            f"{type(given).__name__} is no picture; give a path, bytes, or an image of Pillow's"
+            f"{type(picture).__name__} is no picture; give a path, bytes, or an image of Pillow's"
         )
     name = "the image" if isinstance(picture, bytes) else os.fspath(picture)
     source = io.BytesIO(picture) if isinstance(picture, bytes) else picture
@@ -144,6 +143,11 @@ def _opened(picture: Picture) -> "Image":
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         reason = getattr(error, "strerror", None) or error
         raise _invalid(f"{name} cannot be read: {reason}") from error
+
+
+def _is_source(given: object) -> bool:
+    """Return whether a picture can be read from what was given, which types alone do not say."""
+    return isinstance(given, str | os.PathLike | bytes)
 
 
 def _invalid(message: str) -> InvalidRequest:

@@ -15,29 +15,31 @@ ImageReference: TypeAlias = UploadedImage | UUID | str
 _UPLOAD = "if it is a file, upload it first: client.segment(client.upload(file), ...)"
 
 
-def reference_of(image: ImageReference) -> dict[str, str]:
+def reference_of(image: object) -> dict[str, str]:
     """
     Return an image as the API names it: by its id, or by a URL of it.
+
+    Args:
+        image: An ``ImageReference``, if it is none of what is easily given in its place.
 
     Raises:
         InvalidRequest: It is neither, and nobody need be asked.
     """
-    given: object = image
-    if isinstance(given, UploadedImage):
-        return {"image_id": str(given.image_id)}
-    if isinstance(given, UUID):
-        return {"image_id": str(given)}
-    if isinstance(given, str):
-        return _named(given)
-    if inspect.iscoroutine(given):
+    if isinstance(image, UploadedImage):
+        return {"image_id": str(image.image_id)}
+    if isinstance(image, UUID):
+        return {"image_id": str(image)}
+    if isinstance(image, str):
+        return _named(image)
+    if inspect.iscoroutine(image):
         # It has not begun and never will: Python's warning of that would hide what is said here.
-        given.close()
-    if inspect.isawaitable(given):
+        image.close()
+    if inspect.isawaitable(image):
         raise _invalid(
-            f"image is a {type(given).__name__}; await it first:"
+            f"image is a {type(image).__name__}; await it first:"
             " client.segment(await client.upload(...), ...)"
         )
-    raise _invalid(f"image is a {type(given).__name__}; {_UPLOAD}")
+    raise _invalid(f"image is a {type(image).__name__}; {_UPLOAD}")
 
 
 def _named(name: str) -> dict[str, str]:
