@@ -37,6 +37,11 @@ SHUTDOWN_GRACE_S = 10.0
 BACKLOG_RETRY_AFTER_S = 10
 """When a client that was refused for the backlog may come back; each gateway looks every 5 seconds."""
 
+NOT_RUNNING = (
+    "the gateway is not running; hold `deployment.gateway.running()` open in your lifespan"
+)
+"""What is most often forgotten where it is mounted: servers do not run a mounted lifespan."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -119,6 +124,7 @@ class Gateway:
     random: Callable[[], float] = random.random
     signals: TaskSignals = field(init=False, factory=TaskSignals)
     _dispatcher: Dispatcher | None = field(init=False, default=None)
+    _has_told_so: bool = field(init=False, default=False)
 
     @property
     def parts(self) -> Collection[object]:
@@ -139,6 +145,20 @@ class Gateway:
             if isinstance(self.backend, HasCapacity)
             else allowed
         )
+
+    def check_running(self) -> None:
+        """
+        Refuse a request that comes while nothing is open; the first one is told to the operator.
+
+        Raises:
+            EdgeError: ``SERVICE_UNAVAILABLE``.
+        """
+        if self._dispatcher is not None:
+            return
+        if not self._has_told_so:
+            self._has_told_so = True
+            _log.error("%s", NOT_RUNNING)
+        raise unavailable("The gateway is not running; the server's log says what to do.")
 
     def submit(self, task: Task) -> None:
         """Have a freshly reserved task dispatched in the background; a queue has it already."""

@@ -153,6 +153,7 @@ class WebApp:
                     request_id,
                 ).with_headers([("allow", ", ".join(path.methods))])
             if not route.is_always_served:
+                self.gateway.check_running()
                 place.take()
             return await self._serve(Call(request, self.gateway, request_id, place), route)
         except EdgeError as error:

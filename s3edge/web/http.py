@@ -134,7 +134,7 @@ class Route:
         response_headers: Name to description, likewise.
         links: OpenAPI's links from a success to the operations that go on from it.
         limits_anonymous: Whether requests without a valid token are counted by client address.
-        is_always_served: Whether it is answered even by a process that has no place left.
+        is_always_served: Whether it is answered even by a process that has no place left, or is not open.
     """
 
     method: str

@@ -233,7 +233,7 @@ def test_no_request_is_our_own_error(
 
     async def handle() -> Response | None:
         try:
-            async with web.response_to(sent, path) as response:
+            async with web.gateway.running(), web.response_to(sent, path) as response:
                 return response
         except ClientDisconnected:
             assert disconnects

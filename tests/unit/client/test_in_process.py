@@ -114,7 +114,8 @@ def test_the_lifespan_is_the_clients(deployment: MemoryDeployment, token: str) -
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         events.append("up")
-        yield
+        async with deployment.gateway.running():
+            yield
         events.append("down")
 
     app = create_app(deployment.web, runs_gateway=False)

@@ -8,10 +8,11 @@ from uuid import UUID
 
 import pytest
 
-from s3edge.gateway import Gateway
+from s3edge.gateway import NOT_RUNNING, Gateway
 from s3edge.memory import MemoryDatabase, MemoryObjectStorage
 from s3edge.rules.keys import upload_key
 from s3edge.testing.clock import ManualClock
+from s3edge.testing.deployment import memory_deployment
 from s3edge.values import Tier, User
 from s3edge.web.app import WebApp
 from s3edge.web.http import Call, Reply, Response, Route
@@ -197,3 +198,23 @@ async def test_a_route_without_authentication_has_no_user(
     web = WebApp(gateway, extra_routes=[Route("GET", "/extra", greet_by_name, "extra")])
 
     error_of(await send("GET", "/extra", app=web), 500, "INTERNAL_ERROR")
+
+
+async def test_who_forgot_the_lifespan_is_told_so(
+    send: Send, error_of: Check, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All but ``/health`` says 503 before it does anything; the log says once what to do."""
+    deployment = memory_deployment("https://edge.test", clock=clock)
+    for method, path in (
+        ("GET", "/api/v1/me"),
+        ("POST", "/api/v1/upload"),
+        ("GET", "/health/ready"),
+    ):
+        refused = await send(method, path, app=deployment.web)
+        error = error_of(refused, 503, "SERVICE_UNAVAILABLE")
+        assert error["message"].startswith("The gateway is not running")
+    assert (await send("GET", "/health", app=deployment.web)).status == 200
+    assert [line for line in caplog.messages if "not running" in line] == [NOT_RUNNING]
+    async with deployment.gateway.running():
+        answer = await send("GET", "/api/v1/me", app=deployment.web, user=None)
+        error_of(answer, 401, "AUTH_REQUIRED")
