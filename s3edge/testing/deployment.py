@@ -1,6 +1,8 @@
 """A whole deployment in memory."""
 
+import itertools
 from typing import Any
+from uuid import UUID, uuid4
 
 from attrs import frozen
 
@@ -17,6 +19,22 @@ from s3edge.testing.clock import ManualClock
 from s3edge.testing.clocked_gateway import ClockedGateway, ClockedWebApp
 from s3edge.web.app import WebApp
 from s3edge.web.http import ServesRoutes
+
+
+class IncreasingIds:
+    """
+    Ids of which each is greater than those before it, and random but for that.
+
+    Of tasks that were made at the same time, which is all of them while a ``ManualClock`` stands, lists
+    show the one with the greater id first: so they are in the order of asking.
+    """
+
+    def __init__(self) -> None:
+        self._count = itertools.count(1)
+
+    def new(self) -> UUID:
+        """Implement ``Ids``: the count in the first 48 bits, and the rest of a UUID v4."""
+        return UUID(int=next(self._count) << 80 | uuid4().int % (1 << 80))
 
 
 @frozen
@@ -108,6 +126,7 @@ def deployment_on(
         "rate_limiter": MemoryRateLimiter(clock),
         "options": options or GatewayOptions(rate_limits=None),
         "clock": clock,
+        "ids": IncreasingIds(),
     }
     routes = storage.routes() if isinstance(storage, ServesRoutes) else ()
     if isinstance(clock, ManualClock):

@@ -24,6 +24,7 @@ from s3edge.client import (
 from s3edge.client.session import IN_PROCESS_URL
 from s3edge.memory import MemoryObjectStorage
 from s3edge.testing import Deployment, ManualClock, ScriptedGpu, SignIn, SignInAsync
+from s3edge.testing.clock import START
 from s3edge.testing.signing_in import user_id_of
 from s3edge.values import PredictRequest, StoredObject, Tier, User
 
@@ -47,6 +48,17 @@ def test_held_tasks_wait_for_the_test(
     s3edge_gpu.release()
     assert [task.refresh().status for task in tasks] == ["done"] * 3
     assert s3edge_client.segment(image, "d").refresh().status == "done"
+
+
+def test_results_are_in_the_order_of_asking(s3edge_client: Client, picture: Image.Image) -> None:
+    """Newest first, page by page, though all were asked for at the same time."""
+    image = s3edge_client.upload(picture)
+    prompts = [f"{number}" for number in range(20)]
+    for prompt in prompts:
+        s3edge_client.segment(image, prompt)
+    results = list(s3edge_client.results(page_size=3))
+    assert [result.text_prompt for result in results] == prompts[::-1]
+    assert {result.created_at for result in results} == {START}
 
 
 def test_a_wait_for_a_held_task_is_over_at_once(
