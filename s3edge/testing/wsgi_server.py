@@ -29,24 +29,28 @@ app = create_app(deployment.web, max_waits=4)
 """
 """What is served unless a test says otherwise: what the settings say."""
 
-HOOKS = """
+HOOKS = f"""
 import signal
 
 
 def post_worker_init(worker):
+    from {MODULE} import app
+
     stop = signal.getsignal(signal.SIGTERM)
 
     def stop_without_waits(number, frame):
-        worker.wsgi.stop_waiting()
+        app.stop_waiting()
         stop(number, frame)
 
     signal.signal(signal.SIGTERM, stop_without_waits)
 
 
 def worker_exit(server, worker):
-    worker.wsgi.close()
+    from {MODULE} import app
+
+    app.close()
 """
-"""gunicorn's configuration, as the documentation has it."""
+"""gunicorn's configuration, as the documentation has it but for the names."""
 
 WAITRESS = """
 import logging, signal, socket, sys

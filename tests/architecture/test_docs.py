@@ -10,7 +10,7 @@ import pytest
 from s3edge.cli import commands
 from s3edge.config.settings import SETTINGS
 from s3edge.errors import Code
-from s3edge.testing.wsgi_server import HOOKS
+from s3edge.testing.wsgi_server import HOOKS, MODULE
 from s3edge.web.http import Route
 from s3edge.web.routes import API_ROUTES, OPENAPI_ROUTE
 from s3edge.web.statuses import STATUS_OF
@@ -79,9 +79,10 @@ def test_every_route_is_in_the_reference(route: Route) -> None:
 
 
 def test_the_hooks_of_gunicorn_are_those_that_are_tested() -> None:
-    """Whoever copies them from the page gets what the tests of stops run with."""
+    """Whoever copies them from the page gets what the tests of stops run with, but for the names."""
     page = (ROOT / "docs" / "how-to" / "mount-in-your-app.md").read_text("utf-8")
-    assert f"```python{HOOKS}```" in page
+    hooks = HOOKS.replace(f"from {MODULE} import app", "from flask_app import edge")
+    assert f"```python{hooks.replace('app.', 'edge.')}```" in page
 
 
 def test_every_error_is_in_the_reference() -> None:

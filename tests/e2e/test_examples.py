@@ -17,6 +17,7 @@ from s3edge.testing.wsgi_server import WsgiServerProcess
 
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "mount-in-your-app.md"
 
 # The programs' ways to be given a folder of modules, and a socket that listens already.
 OPTIONS = {"gunicorn": ("--chdir", "--bind", "fd://"), "uvicorn": ("--app-dir", "--fd", "")}
@@ -25,7 +26,7 @@ OPTIONS = {"gunicorn": ("--chdir", "--bind", "fd://"), "uvicorn": ("--app-dir", 
 @define
 class HostProcess(WsgiServerProcess):
     """
-    An example as its user starts it, but for the port.
+    An example as its user starts it, but for the port, with what the page has gunicorn do at a stop.
 
     Attributes:
         example: The example's file.
@@ -35,6 +36,15 @@ class HostProcess(WsgiServerProcess):
     source: str = ""
     mount: str = "/segmentation"
     example: Path = EXAMPLES
+
+    def _configure(self) -> None:
+        (hooks,) = re.findall(
+            r"```python\n(import signal\n.*?)```", PAGE.read_text("utf-8"), re.DOTALL
+        )
+        assert hooks.count("from flask_app import edge") == 2
+        (self.folder / "gunicorn.conf.py").write_text(
+            hooks.replace("flask_app", self.example.stem), "utf-8"
+        )
 
     def _program(self) -> Sequence[str]:
         docstring = ast.get_docstring(ast.parse(self.example.read_text("utf-8"))) or ""
@@ -55,6 +65,7 @@ def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield process.url
         # uvicorn shuts down in order, and then ends by the signal all the same.
         assert process.stop() in {0, -signal.SIGTERM}
+        assert "Traceback" not in process.log.read_text()
     finally:
         if process.is_running():
             process.kill()
