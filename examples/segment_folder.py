@@ -6,7 +6,8 @@ Needs ``s3edge[client]`` and ``rich``, and ``S3EDGE_BASE_URL`` and ``S3EDGE_TOKE
     python segment_folder.py photos masks "the red car" --at-once 4
 
 In the place of each mask that is not there yet stands a note of what was asked for. So whatever ends
-this program, a power cut too, the next run asks for nothing that was paid for already.
+this program, a power cut too, the next run asks for nothing that was paid for already. The folder of
+masks remembers its prompt, and takes no other: each has a folder of its own.
 """
 
 import argparse
@@ -40,6 +41,10 @@ HOPELESS = (AuthInvalid, AuthRequired, ConfigurationError, InsufficientCredits)
 """What every other image would meet as well."""
 
 
+INTERRUPTED = 130
+"""As shells say it of a program that was ended by Ctrl-C."""
+
+
 @frozen
 class Note:
     """
@@ -68,6 +73,41 @@ def read_note(path: Path, prompt: str) -> Note:
     except (FileNotFoundError, msgspec.DecodeError):
         return Note(prompt)
     return note if note.prompt == prompt else Note(prompt, note.image_id)
+
+
+def claim(masks: Path, prompt: str) -> None:
+    """
+    Make a folder of masks, all of one prompt.
+
+    Raises:
+        ValueError: It has those of another, or cannot be written; says so for people.
+    """
+    remembered = masks / "prompt.txt"
+    try:
+        masks.mkdir(parents=True, exist_ok=True)
+        if not remembered.exists():
+            write_whole(remembered, prompt.encode())
+        theirs = remembered.read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"{masks} cannot be used: {error}"
+        raise ValueError(message) from error
+    if theirs != prompt:
+        message = f"{masks} has the masks of {theirs!r}; name another folder for {prompt!r}"
+        raise ValueError(message)
+
+
+def images_in(folder: Path) -> list[Path]:
+    """
+    Return the images of a folder.
+
+    Raises:
+        ValueError: It is none, or cannot be read; says so for people.
+    """
+    try:
+        return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    except OSError as error:
+        message = f"{folder} is not a folder that can be read: {error.strerror}"
+        raise ValueError(message) from error
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -112,7 +152,7 @@ async def segment(client: AsyncClient, image: Path, mask: Path, prompt: str) -> 
     note_path.unlink(missing_ok=True)
 
 
-async def segment_all(todo: Mapping[Path, Path], prompt: str, at_once: int) -> list[str]:
+async def segment_all(todo: Mapping[Path, Path], prompt: str, at_once: int, done: int) -> list[str]:
     """
     Segment all images, so many at once; return a line on each that failed.
 
@@ -120,6 +160,7 @@ async def segment_all(todo: Mapping[Path, Path], prompt: str, at_once: int) -> l
         todo: Where the mask of each image goes.
         prompt: What to segment.
         at_once: How many images are under way at the most.
+        done: How many more have their mask from earlier runs.
 
     Raises:
         S3EdgeError: What every image would meet; the rest was not tried.
@@ -131,7 +172,7 @@ async def segment_all(todo: Mapping[Path, Path], prompt: str, at_once: int) -> l
 
     async with AsyncClient() as client:
         with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
-            bar = bars.add_task("segmenting", total=len(todo))
+            bar = bars.add_task("segmenting", total=done + len(todo), completed=done)
 
             async def work() -> None:
                 # All draw from one iterator, so there are never more images under way than workers.
@@ -162,17 +203,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("prompt", help="what to segment")
     parser.add_argument("--at-once", type=int, default=4, help="how many at once [4]")
     given = parser.parse_args(arguments)
-    images = sorted(path for path in given.images.iterdir() if path.suffix.lower() in SUFFIXES)
-    given.masks.mkdir(parents=True, exist_ok=True)
+    prompt = given.prompt.strip()
+    if not prompt:
+        parser.error("the prompt is empty")
+    try:
+        images = images_in(given.images)
+        claim(given.masks, prompt)
+    except ValueError as error:
+        parser.error(str(error))
     masks = {image: given.masks / f"{image.name}.mask.png" for image in images}
     todo = {image: mask for image, mask in masks.items() if not mask.exists()}
     for mask in set(masks.values()) - set(todo.values()):
         note_of(mask).unlink(missing_ok=True)
+    done = len(images) - len(todo)
     try:
-        failures = asyncio.run(segment_all(todo, given.prompt, max(1, given.at_once)))
+        failures = asyncio.run(segment_all(todo, prompt, max(1, given.at_once), done))
     except S3EdgeError as error:
         print(f"stopped: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stopped; run it again to go on", file=sys.stderr)
+        return INTERRUPTED
     for line in failures:
         print(line, file=sys.stderr)
     print(f"{len(images) - len(failures)} of {len(images)} images have a mask in {given.masks}")

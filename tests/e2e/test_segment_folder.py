@@ -3,6 +3,7 @@
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -97,7 +98,7 @@ def test_a_killed_run_is_gone_on_with(
     assert (status, err) == (0, "")
     assert f"{IMAGES} of {IMAGES}" in out
     expected = sorted(f"{number}.PNG.mask.png" for number in range(IMAGES))
-    assert sorted(path.name for path in masks.iterdir()) == expected
+    assert sorted(path.name for path in masks.iterdir()) == [*expected, "prompt.txt"]
     assert client.me().credits == 100 - IMAGES
     assert ended(started(server, user_id, photos, masks, "red"))[0] == 0
     assert client.me().credits == 100 - IMAGES
@@ -131,7 +132,9 @@ def test_without_credits_it_stops(
 def test_on_a_terminal_a_bar_shows_how_far_it_is(
     server: ServerProcess, user_id: UUID, photos: Path, tmp_path: Path
 ) -> None:
-    """It begins at none and ends at all; elsewhere nothing is drawn, as the tests above see."""
+    """It begins at what there is and ends at all; elsewhere nothing is drawn, as the tests above see."""
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "0.PNG.mask.png").write_bytes(b"of an earlier run")
     terminal, other_end = pty.openpty()
     process = program(
         server.url, server.token(user_id), photos, tmp_path / "masks", "red", stderr=other_end
@@ -147,8 +150,27 @@ def test_on_a_terminal_a_bar_shows_how_far_it_is(
         os.close(terminal)
     assert ended(process)[0] == 0
     counts = re.findall(rb"segmenting.*?(\d+)/8", drawn)
-    assert (counts[0], counts[-1]) == (b"0", b"8")
+    assert (counts[0], counts[-1]) == (b"1", b"8")
     assert sorted(counts) == counts
+
+
+def test_what_cannot_be_is_refused_before_anything_is_sent(photos: Path, tmp_path: Path) -> None:
+    """In a sentence, with the status of a wrong argument: there is no server that could refuse it."""
+    masks, file = tmp_path / "masks", photos / "notes.txt"
+
+    def refusal(*arguments: object) -> str:
+        status, out, err = ended(program("http://127.0.0.1:9", "x", *arguments))
+        assert (status, out, "Traceback" in err) == (2, "", False)
+        return err
+
+    assert "the prompt is empty" in refusal(photos, masks, " ")
+    assert "is not a folder that can be read" in refusal(tmp_path / "nowhere", masks, "red")
+    assert "is not a folder that can be read" in refusal(file, masks, "red")
+    assert not masks.exists()
+    assert "cannot be used" in refusal(photos, file, "red")
+    masks.mkdir()
+    (masks / "prompt.txt").write_text("blue")
+    assert "has the masks of 'blue'; name another folder for 'red'" in refusal(photos, masks, "red")
 
 
 class HeldBackend(ThresholdBackend):
@@ -175,7 +197,7 @@ class HeldBackend(ThresholdBackend):
 def test_no_more_are_under_way_than_it_was_told(
     user_id: UUID, photos: Path, tmp_path: Path
 ) -> None:
-    """While three are segmented, the fourth is not even uploaded."""
+    """While three are segmented, the fourth is not even uploaded; an interrupt ends it in one line."""
     with bind("127.0.0.1", 0) as listener:
         url = url_of(listener)
         deployment = memory_deployment(url)
@@ -187,7 +209,10 @@ def test_no_more_are_under_way_than_it_was_told(
             try:
                 assert all(backend.came.acquire(timeout=60) for _ in range(3))
                 assert len(deployment.storage.keys()) == 3
+                process.send_signal(signal.SIGINT)
+                assert ended(process) == (130, "", "stopped; run it again to go on\n")
             finally:
                 backend.may_go_on.set()
+            process = program(url, token, photos, tmp_path / "masks", "red", "--at-once", "3")
             assert ended(process)[0] == 0
         assert len(list((tmp_path / "masks").glob("*.mask.png"))) == IMAGES
