@@ -37,16 +37,21 @@ class Script:
     folder: Path
 
     def run(
-        self, url: str, token: str, image: str = "photo.png", prompt: str = "red"
+        self,
+        url: str,
+        token: str,
+        image: str = "photo.png",
+        prompt: str = "red",
+        mask: str = "mask.png",
     ) -> subprocess.CompletedProcess[str]:
-        """Run it, with nothing but what the page says."""
+        """Run it, with nothing but what the page says; what is empty is not set."""
+        named = {"S3EDGE_BASE_URL": url, "S3EDGE_TOKEN": token}
         return subprocess.run(
-            ["bash", "segment.sh", image, prompt, "mask.png"],
+            ["bash", "segment.sh", image, prompt, mask],
             env={
                 "PATH": os.environ["PATH"],
                 "TMPDIR": str(self.folder / "tmp"),
-                "S3EDGE_BASE_URL": url,
-                "S3EDGE_TOKEN": token,
+                **{name: value for name, value in named.items() if value},
             },
             cwd=self.folder,
             capture_output=True,
@@ -95,7 +100,7 @@ def test_it_saves_the_mask(server: ServerProcess, script: Script, user_id: UUID)
     name = 'a "photo", of; mine\\.PNG'
     (script.folder / "photo.png").rename(script.folder / name)
     prompt = 'the "red" disc \\ & $HOME 100%'
-    ran = script.run(server.url, token, name, prompt)
+    ran = script.run(server.url + "/", token, name, prompt)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "mask.png\n", "")
     with Image.open(script.folder / "mask.png") as mask:
         assert (mask.size, mask.getbbox() is None) == ((96, 64), False)
@@ -117,6 +122,12 @@ def test_its_exit_status_says_what_is_wrong(server: ServerProcess, script: Scrip
     ends(WRONG, "INVALID_REQUEST: ", script.run(server.url, token, prompt=" "))
     ends(WRONG, "there.png cannot be read", script.run(server.url, token, "there.png"))
     ends(WRONG, "notes.txt is no", script.run(server.url, token, "notes.txt"))
+    ends(WRONG, "set S3EDGE_BASE_URL and S3EDGE_TOKEN", script.run("", token))
+    ends(WRONG, "set S3EDGE_BASE_URL and S3EDGE_TOKEN", script.run(server.url, ""))
+    for mask in ("nowhere/mask.png", "tmp"):
+        ends(WRONG, f"{mask} cannot be written", script.run(server.url, token, mask=mask))
+    with Client(base_url=server.url, token=token) as client:
+        assert (client.me().credits, list(client.results())) == (100, [])
     # Cut short behind its header, an image is accepted and cannot be segmented.
     photo = script.folder / "photo.png"
     noise = io.BytesIO()
