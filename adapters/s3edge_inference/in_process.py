@@ -7,7 +7,7 @@ from uuid import UUID
 import anyio
 
 from s3edge.masks import read_image, store_mask
-from s3edge.ports import InferenceBackend, ObjectStorage, Wiring
+from s3edge.ports import InferenceBackend, MissingPartError, ObjectStorage, Wiring
 from s3edge.rules.keys import mask_key
 from s3edge.values import (
     BatchPrediction,
@@ -120,11 +120,11 @@ def from_url(url: str, wiring: Wiring) -> InferenceBackend:  # noqa: ARG001 - th
     Return the backend of a ``cpu:`` setting.
 
     Raises:
-        ValueError: It was wired without a storage.
+        MissingPartError: It was wired without a storage.
     """
     # Its libraries are large, and a gateway with a GPU server never needs them.
     from s3edge_inference.cpu import CpuPredictor  # noqa: PLC0415
 
     if wiring.storage is None:
-        raise ValueError("the CPU predictor needs an object storage")
+        raise MissingPartError("storage")
     return InProcessBackend(wiring.storage, CpuPredictor())

@@ -10,7 +10,15 @@ from attrs import define, field
 
 from s3edge.cli.options import Failed, settings_of, with_environment
 from s3edge.cli.segment import DEFAULT_URL
-from s3edge.config import DATABASE, QUEUE, Port, Settings, SettingsError, build_parts
+from s3edge.config import (
+    DATABASE,
+    QUEUE,
+    Port,
+    Settings,
+    SettingsError,
+    UncheckedError,
+    build_parts,
+)
 from s3edge.errors import EdgeError
 from s3edge.gateway import opened
 from s3edge.plugins import AUTHENTICATORS, BACKENDS
@@ -54,6 +62,9 @@ class _Report:
 
 async def _examine(settings: Settings, token: str, report: _Report) -> None:
     for port, part in build_parts(settings, bound_url=DEFAULT_URL).items():
+        if isinstance(part, UncheckedError):
+            report.note(port.name, str(part))
+            continue
         if isinstance(part, SettingsError):
             report.add(port.name, Finding("", ok=False, message=str(part)))
             continue

@@ -17,6 +17,7 @@ from s3edge.ports import (
     Database,
     Ids,
     InferenceBackend,
+    MissingPartError,
     ObjectStorage,
     RateLimiter,
     TaskQueue,
@@ -29,6 +30,10 @@ from s3edge.web.http import ServesRoutes
 
 
 _log = logging.getLogger(__name__)
+
+
+class UncheckedError(SettingsError):
+    """A setting that nothing can be said of, for want of a part that another one names."""
 
 
 @frozen
@@ -259,6 +264,9 @@ def adapter_of(port: Port, settings: Settings, wiring: Wiring) -> Any:
         message = f"{port.setting}: {port.scheme(settings)!r} needs {plugins.missing(error.name)}"
     except EdgeError as error:
         message = f"{port.setting}: {error.message}"
+    except MissingPartError as error:
+        message = f"not checked: the {error.part} could not be built"
+        raise UncheckedError(message) from error
     except (plugins.UnknownAdapterError, OSError, ValueError) as error:
         message = f"{port.setting}: {error}"
     raise SettingsError(message)

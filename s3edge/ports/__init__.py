@@ -14,7 +14,7 @@ from s3edge.ports.inference_backend import HasCapacity, InferenceBackend
 from s3edge.ports.object_storage import ObjectStorage
 from s3edge.ports.rate_limiter import RateLimiter
 from s3edge.ports.task_queue import INLINE, TaskQueue
-from s3edge.ports.wiring import Wiring
+from s3edge.ports.wiring import MissingPartError, Wiring
 
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "Ids",
     "InferenceBackend",
     "Limited",
+    "MissingPartError",
     "ObjectStorage",
     "RateLimiter",
     "TaskQueue",

@@ -11,6 +11,19 @@ from s3edge.ports.object_storage import ObjectStorage
 from s3edge.ports.task_queue import INLINE
 
 
+class MissingPartError(ValueError):
+    """
+    A part cannot be made, because the wiring lacks another that it works through.
+
+    Attributes:
+        part: Which, in a word.
+    """
+
+    def __init__(self, part: str) -> None:
+        super().__init__(f"it works through the {part}, which could not be built")
+        self.part = part
+
+
 @frozen
 class Wiring:
     """
