@@ -63,7 +63,11 @@ class ManualClock:
 
         Raises:
             RuntimeError: A deployment does not come to rest.
+            ValueError: They are less than none.
         """
+        if not seconds >= 0:
+            message = f"time does not go back: advance by 0 s or more, not by {seconds:g}"
+            raise ValueError(message)
         self.settle()
         with self._moved:
             target_s = self.elapsed_s + seconds

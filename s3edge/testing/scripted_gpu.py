@@ -77,7 +77,12 @@ class ScriptedGpu:
             mask: The mask, or what makes one of the request; by default what is brighter than half.
             labels: What the model says that it found; by default the prompt.
             confidence: How sure it is, from 0 to 1.
+
+        Raises:
+            TypeError: The mask is nothing of these; a file's name, say.
         """
+        if not (mask is None or callable(mask)):
+            _check_mask(mask)
         self._refusal = None
         self._mask, self._labels, self._confidence = mask, labels, confidence
 
@@ -166,6 +171,12 @@ class ScriptedGpu:
             key = mask_key(request.user_id, request.task_id)
             mask_url = await store_mask(_png(mask), key, storage=self._storage)
         return Prediction(request.task_id, mask_url, labels, 0.0, self._confidence, "1")
+
+
+def _check_mask(mask: object) -> None:
+    if not isinstance(mask, bytes | Image.Image):
+        message = f"a mask is a PNG's bytes or an image of Pillow's, and not {mask!r}"
+        raise TypeError(message)
 
 
 def _png(mask: Mask) -> bytes:

@@ -47,7 +47,10 @@ class SigningIn:
         self.async_transport = _InThreads(self.transport, self._pool)
 
     def token(self, user: User | str, tier: Tier | str, credits: int | None) -> str:
-        """Sign somebody in."""
+        """Sign somebody in; raise ``ValueError`` when their credits are less than none."""
+        if credits is not None and credits < 0:
+            message = f"nobody has fewer credits than none: {credits}"
+            raise ValueError(message)
         if isinstance(user, str):
             user = User(user_id_of(user), Tier(tier))
         if credits is not None:
@@ -90,6 +93,9 @@ class SignIn:
             credits: What they have from now on; by default what they had, or what new users have.
             timeout: As in ``Client``.
             max_retries: As in ``Client``.
+
+        Raises:
+            ValueError: There is no such tier, or the credits are less than none.
         """
         return Client(
             base_url=self._signing_in.base_url,

@@ -61,6 +61,22 @@ def test_results_are_in_the_order_of_asking(s3edge_client: Client, picture: Imag
     assert {result.created_at for result in results} == {START}
 
 
+def test_what_a_test_cannot_mean_is_refused(
+    s3edge_gpu: ScriptedGpu, s3edge_clock: ManualClock, s3edge_sign_in: SignIn
+) -> None:
+    """At the line that says it, instead of by a task that fails later, or not at all."""
+    mask: Any = "mask.png"
+    with pytest.raises(TypeError, match=r"and not 'mask\.png'"):
+        s3edge_gpu.answer(mask)
+    for seconds in (-5, float("nan")):
+        with pytest.raises(ValueError, match="time does not go back"):
+            s3edge_clock.advance(seconds)
+    assert s3edge_clock.elapsed_s == 0
+    with pytest.raises(ValueError, match="fewer credits than none: -1"):
+        s3edge_sign_in("alice", credits=-1)
+    assert s3edge_sign_in("alice", credits=0).me().credits == 0
+
+
 def test_a_wait_for_a_held_task_is_over_at_once(
     s3edge_client: Client, s3edge_gpu: ScriptedGpu, s3edge_clock: ManualClock, picture: Image.Image
 ) -> None:
