@@ -8,6 +8,7 @@ project of one file, so that it can be read at once; run it from this folder wit
     gunicorn --threads 8 django_app:application
 """
 
+import logging
 import os
 from uuid import UUID
 
@@ -45,6 +46,10 @@ class SessionAuthenticator:
     async def check(self) -> None:
         """Sessions are in this process: there is nothing to ask."""
 
+
+# One line a request, by s3edge itself; what is signed is not in it.
+logging.basicConfig()
+logging.getLogger("s3edge").setLevel(logging.INFO)
 
 deployment = build(
     parse_settings(os.environ),

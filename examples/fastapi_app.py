@@ -8,6 +8,7 @@ Everything else is the embedded default, or what the environment says. Run it fr
     uvicorn --no-access-log fastapi_app:app
 """
 
+import logging
 import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -60,6 +61,10 @@ async def signed_in(given: Annotated[HTTPAuthorizationCredentials, Depends(HTTPB
         raise HTTPException(401, "The session is over; sign in again.")
     return given.credentials
 
+
+# One line a request, by s3edge itself; what is signed is not in it.
+logging.basicConfig()
+logging.getLogger("s3edge").setLevel(logging.INFO)
 
 deployment = build(
     parse_settings(os.environ),

@@ -8,6 +8,7 @@ it from this folder with::
     gunicorn --threads 8 flask_app:app
 """
 
+import logging
 import os
 from uuid import UUID
 
@@ -42,6 +43,10 @@ class SessionAuthenticator:
     async def check(self) -> None:
         """Sessions are in this process: there is nothing to ask."""
 
+
+# One line a request, by s3edge itself; what is signed is not in it.
+logging.basicConfig()
+logging.getLogger("s3edge").setLevel(logging.INFO)
 
 deployment = build(
     parse_settings(os.environ),

@@ -65,7 +65,9 @@ def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield process.url
         # uvicorn shuts down in order, and then ends by the signal all the same.
         assert process.stop() in {0, -signal.SIGTERM}
-        assert "Traceback" not in process.log.read_text()
+        log = process.log.read_text()
+        assert "Traceback" not in log
+        assert "INFO:s3edge.access:GET /health 200" in log
     finally:
         if process.is_running():
             process.kill()
