@@ -4,10 +4,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from dotenv import dotenv_values
-from dotenv.parser import parse_stream
-
 from s3edge.config.settings import SettingsError
+from s3edge.plugins import missing
 
 
 DEFAULT_ENV_FILE = Path(".env")
@@ -21,7 +19,7 @@ def read_environment(env_file: Path | None = None) -> Mapping[str, str]:
         env_file: Which file; by default ``.env`` in the current folder, if it is there.
 
     Raises:
-        SettingsError: The named file cannot be read.
+        SettingsError: The file cannot be read, or the package that reads such files is not installed.
     """
     path = DEFAULT_ENV_FILE if env_file is None else env_file
     if not path.is_file():
@@ -29,6 +27,13 @@ def read_environment(env_file: Path | None = None) -> Mapping[str, str]:
             message = f"--env-file: {env_file} is not a file"
             raise SettingsError(message)
         return dict(os.environ)
+    try:
+        # Whoever builds from a mapping of their own need not have it.
+        from dotenv import dotenv_values  # noqa: PLC0415
+        from dotenv.parser import parse_stream  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        message = f"to read {path} needs {missing('python-dotenv')}"
+        raise SettingsError(message) from error
     try:
         # No interpolation: a secret may hold a dollar sign.
         values = dotenv_values(path, interpolate=False)

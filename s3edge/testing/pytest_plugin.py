@@ -20,6 +20,7 @@ from s3edge.client import Client
 from s3edge.client.session import IN_PROCESS_URL
 from s3edge.gateway import GatewayOptions
 from s3edge.memory import MemoryObjectStorage
+from s3edge.plugins import missing
 from s3edge.ports import InferenceBackend, ObjectStorage
 from s3edge.rules.limits import DEFAULT_RATE_LIMITS, parse_rate_limits
 from s3edge.testing.clock import ManualClock
@@ -117,9 +118,12 @@ def s3edge_deployment(
 @pytest.fixture
 def s3edge_app(s3edge_deployment: Deployment) -> Callable[..., Any]:
     """The application that clients reach; override it for another door, or for a host of your own."""
-    # Whoever overrides this fixture need not have Starlette.
-    from s3edge_starlette import create_app  # noqa: PLC0415
-
+    try:
+        # Whoever overrides this fixture need not have Starlette.
+        from s3edge_starlette import create_app  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        message = f"the fixture s3edge_app needs {missing(error.name)}"
+        raise pytest.fail.Exception(message, pytrace=False) from None
     return create_app(s3edge_deployment.web)
 
 

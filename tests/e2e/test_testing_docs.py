@@ -122,6 +122,40 @@ def test_the_client_needs_no_pytest() -> None:
     assert (ran.returncode, ran.stderr) == (0, "")
 
 
+WITHOUT = """
+import sys
+
+sys.modules["starlette"] = sys.modules["dotenv"] = None
+pytest_plugins = ["s3edge.testing.pytest_plugin"]
+"""
+
+NEEDING = """
+from pathlib import Path
+
+import pytest
+
+from s3edge.config import SettingsError, build, read_environment
+
+
+def test_client(s3edge_client): pass
+
+
+def test_settings(tmp_path):
+    (tmp_path / "env").write_text("A=1")
+    with pytest.raises(SettingsError, match=r"'python-dotenv'; pip install 's3edge\\[server\\]'"):
+        read_environment(tmp_path / "env")
+"""
+
+
+def test_what_is_not_installed_is_named_with_its_extra(tmp_path: Path) -> None:
+    """In one line; and what does not need it does without."""
+    printed = run_pytest(tmp_path, {"conftest.py": WITHOUT, "test_needing.py": NEEDING})
+    assert "1 passed, 1 error" in printed, printed
+    advice = r"s3edge_app needs the package 'starlette[.\w]*'; pip install 's3edge\[starlette\]'"
+    assert re.search(rf"^the fixture {advice}$", printed, re.MULTILINE), printed
+    assert "During handling" not in printed
+
+
 MARKED = """
 import pytest
 
