@@ -7,14 +7,16 @@ Needs ``s3edge[client]`` and ``rich``, and ``S3EDGE_BASE_URL`` and ``S3EDGE_TOKE
 
 In the place of each mask that is not there yet stands a note of what was asked for. So whatever ends
 this program, a power cut too, the next run asks for nothing that was paid for already. The folder of
-masks remembers its prompt, and takes no other: each has a folder of its own.
+masks remembers its prompt, and takes no other: each has a folder of its own. One run at a time
+has it, where the system has locks of files (not on Windows).
 """
 
 import argparse
 import asyncio
 import hashlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from uuid import UUID
 
@@ -30,9 +32,14 @@ from s3edge.client import (
     AuthRequired,
     ConfigurationError,
     InsufficientCredits,
+    NotFound,
     S3EdgeError,
     TaskFailed,
 )
+
+
+if sys.platform != "win32":
+    import fcntl
 
 
 SUFFIXES = frozenset({".jpeg", ".jpg", ".png", ".webp"})
@@ -75,25 +82,35 @@ def read_note(path: Path, prompt: str) -> Note:
     return note if note.prompt == prompt else Note(prompt, note.image_id)
 
 
-def claim(masks: Path, prompt: str) -> None:
+@contextmanager
+def claimed(masks: Path, prompt: str) -> Iterator[None]:
     """
-    Make a folder of masks, all of one prompt.
+    Make a folder of masks, all of one prompt, and keep other runs from it.
 
     Raises:
-        ValueError: It has those of another, or cannot be written; says so for people.
+        ValueError: It has those of another, is in use, or cannot be written; says so for people.
     """
     remembered = masks / "prompt.txt"
     try:
         masks.mkdir(parents=True, exist_ok=True)
-        if not remembered.exists():
-            write_whole(remembered, prompt.encode())
-        theirs = remembered.read_bytes().decode()
+        with remembered.open("a+b") as held:
+            if sys.platform != "win32":
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held.seek(0)
+            theirs = held.read().decode()
+            if not theirs:
+                held.write(prompt.encode())
+                held.flush()
+            elif theirs != prompt:
+                message = f"{masks} has the masks of {theirs!r}; name another folder for {prompt!r}"
+                raise ValueError(message)
+            yield
+    except BlockingIOError:
+        message = f"{masks} is in use by another run; wait for its end"
+        raise ValueError(message) from None
     except (OSError, UnicodeDecodeError) as error:
         message = f"{masks} cannot be used: {error}"
         raise ValueError(message) from error
-    if theirs != prompt:
-        message = f"{masks} has the masks of {theirs!r}; name another folder for {prompt!r}"
-        raise ValueError(message)
 
 
 def images_in(folder: Path) -> list[Path]:
@@ -104,7 +121,9 @@ def images_in(folder: Path) -> list[Path]:
         ValueError: It is none, or cannot be read; says so for people.
     """
     try:
-        return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+        return sorted(
+            path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()
+        )
     except OSError as error:
         message = f"{folder} is not a folder that can be read: {error.strerror}"
         raise ValueError(message) from error
@@ -122,12 +141,18 @@ def note_of(mask: Path) -> Path:
     return mask.with_name(mask.name + ".note")
 
 
+class UnknownHereError(Exception):
+    """What a note names is not there for this user of this server."""
+
+
 async def accepted(client: AsyncClient, image: Path, note_path: Path, prompt: str) -> AsyncTask:
     """Return the task of an image, uploading and asking only for what no run has asked for yet."""
     note = read_note(note_path, prompt)
     if note.task_id is not None:
         return client.task(note.task_id)
     if note.image_id is None:
+        # Before anything is sent, so that a name that is too long costs nothing.
+        write_whole(note_path, msgspec.json.encode(note))
         uploaded = await client.upload(image)
         note = evolve(note, image_id=uploaded.image_id)
         write_whole(note_path, msgspec.json.encode(note))
@@ -141,9 +166,13 @@ async def accepted(client: AsyncClient, image: Path, note_path: Path, prompt: st
 async def segment(client: AsyncClient, image: Path, mask: Path, prompt: str) -> None:
     """Save the mask of one image."""
     note_path = note_of(mask)
-    task = await accepted(client, image, note_path, prompt)
     try:
+        task = await accepted(client, image, note_path, prompt)
         result = await task.wait()
+    except NotFound as error:
+        # It may have been paid for elsewhere, so a person has to decide.
+        message = f"{error}; {note_path} may be of another server or user: delete it to ask anew"
+        raise UnknownHereError(message) from error
     except TaskFailed:
         # It was refunded; the next run may try again.
         note_path.unlink(missing_ok=True)
@@ -181,7 +210,7 @@ async def segment_all(todo: Mapping[Path, Path], prompt: str, at_once: int, done
                         await segment(client, image, mask, prompt)
                     except HOPELESS:
                         raise
-                    except S3EdgeError as error:
+                    except (S3EdgeError, UnknownHereError, OSError) as error:
                         failures.append(f"{image.name}: {error}")
                     bars.advance(bar)
 
@@ -206,18 +235,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     prompt = given.prompt.strip()
     if not prompt:
         parser.error("the prompt is empty")
-    try:
-        images = images_in(given.images)
-        claim(given.masks, prompt)
-    except ValueError as error:
-        parser.error(str(error))
-    masks = {image: given.masks / f"{image.name}.mask.png" for image in images}
+    if not prompt.isprintable():
+        parser.error("the prompt has characters that cannot be printed")
+    if given.images.resolve() == given.masks.resolve():
+        # Or the next run would segment masks.
+        parser.error("name another folder for the masks than the images'")
+    with ExitStack() as stack:
+        try:
+            images = images_in(given.images)
+            stack.enter_context(claimed(given.masks, prompt))
+        except ValueError as error:
+            parser.error(str(error))
+        return segmented(images, given.masks, prompt, max(1, given.at_once))
+
+
+def segmented(images: Sequence[Path], folder: Path, prompt: str, at_once: int) -> int:
+    """Segment images into a folder that is claimed, and say how it went; return the exit status."""
+    masks = {image: folder / f"{image.name}.mask.png" for image in images}
     todo = {image: mask for image, mask in masks.items() if not mask.exists()}
     for mask in set(masks.values()) - set(todo.values()):
         note_of(mask).unlink(missing_ok=True)
     done = len(images) - len(todo)
     try:
-        failures = asyncio.run(segment_all(todo, prompt, max(1, given.at_once), done))
+        failures = asyncio.run(segment_all(todo, prompt, at_once, done))
     except S3EdgeError as error:
         print(f"stopped: {error}", file=sys.stderr)
         return 1
@@ -226,7 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     for line in failures:
         print(line, file=sys.stderr)
-    print(f"{len(images) - len(failures)} of {len(images)} images have a mask in {given.masks}")
+    print(f"{len(images) - len(failures)} of {len(images)} images have a mask in {folder}")
     return 1 if failures else 0
 
 

@@ -109,10 +109,30 @@ def test_an_image_that_fails_does_not_stop_the_others(
 ) -> None:
     """It is named at the end, and the status says so."""
     (photos / "broken.png").write_bytes(b"no image")
+    (photos / f"{'long' * 60}.png").write_bytes(b"")
+    (photos / "folder.png").mkdir()
+    os.mkfifo(photos / "pipe.png")
+    status, out, err = ended(started(server, user_id, photos, tmp_path / "masks", "red"))
+    assert status == 1
+    broken, long = sorted(err.splitlines())
+    assert broken.startswith("broken.png: ")
+    assert "File name too long" in long
+    assert f"{IMAGES} of {IMAGES + 2}" in out
+
+
+def test_what_another_user_asked_for_is_left_to_a_person(
+    server: ServerProcess, user_id: UUID, photos: Path, tmp_path: Path
+) -> None:
+    """The note is named, and nothing is asked for anew in its place."""
+    (tmp_path / "masks").mkdir()
+    note = tmp_path / "masks" / "0.PNG.mask.png.note"
+    note.write_text(f'{{"prompt": "red", "image_id": null, "task_id": "{uuid4()}"}}')
     status, out, err = ended(started(server, user_id, photos, tmp_path / "masks", "red"))
     assert (status, err.count("\n")) == (1, 1)
-    assert err.startswith("broken.png: ")
-    assert f"{IMAGES} of {IMAGES + 1}" in out
+    assert f"{note} may be of another server or user: delete it to ask anew" in err
+    assert f"{IMAGES - 1} of {IMAGES}" in out
+    note.unlink()
+    assert ended(started(server, user_id, photos, tmp_path / "masks", "red"))[0] == 0
 
 
 def test_without_credits_it_stops(
@@ -168,6 +188,8 @@ def test_what_cannot_be_is_refused_before_anything_is_sent(photos: Path, tmp_pat
     assert "is not a folder that can be read" in refusal(file, masks, "red")
     assert not masks.exists()
     assert "cannot be used" in refusal(photos, file, "red")
+    assert "name another folder" in refusal(photos, photos / ".." / photos.name, "red")
+    assert "cannot be printed" in refusal(photos, masks, "\udcff")
     masks.mkdir()
     (masks / "prompt.txt").write_text("blue")
     assert "has the masks of 'blue'; name another folder for 'red'" in refusal(photos, masks, "red")
@@ -209,6 +231,8 @@ def test_no_more_are_under_way_than_it_was_told(
             try:
                 assert all(backend.came.acquire(timeout=60) for _ in range(3))
                 assert len(deployment.storage.keys()) == 3
+                status, _, err = ended(program(url, token, photos, tmp_path / "masks", "red"))
+                assert (status, "in use by another run" in err) == (2, True)
                 process.send_signal(signal.SIGINT)
                 assert ended(process) == (130, "", "stopped; run it again to go on\n")
             finally:
