@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import click
 import uvicorn
 
+from s3edge.cli.lazy import LazyGroup
 from s3edge.cli.open_files import allow_open_files
 from s3edge.cli.options import Failed, settings_of, with_environment
 from s3edge.cli.server import COULD_NOT_START, bind, server_of, stopping, url_of
@@ -22,7 +23,7 @@ MAX_LINE = 500
 """Characters of a reason for not starting; libraries may have more to say than a line."""
 
 
-@click.group("inference")
+@click.group("inference", cls=LazyGroup, places={"work": "s3edge.cli.pull:work"})
 def inference_group() -> None:
     """Serve the model, on a machine with a GPU."""
 

@@ -22,7 +22,10 @@ REFERENCE = ROOT / "docs" / "reference"
 
 def commands_of(group: click.Group, name: str) -> Iterator[tuple[str, click.Command]]:
     """Yield every command under a group that does something, with its whole name."""
-    for own_name, command in sorted(group.commands.items()):
+    context = click.Context(group)
+    for own_name in group.list_commands(context):
+        command = group.get_command(context, own_name)
+        assert command is not None
         whole_name = f"{name} {own_name}"
         if isinstance(command, click.Group):
             yield from commands_of(command, whole_name)

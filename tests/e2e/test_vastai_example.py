@@ -104,10 +104,11 @@ def test_the_commands_and_extras_exist() -> None:
 
 def options_of(name: str) -> set[str]:
     """Return the options of a command."""
-    command: click.Command = commands
+    command: click.Command | None = commands
     for part in name.split():
         assert isinstance(command, click.Group)
-        command = command.commands[part]
+        command = command.get_command(click.Context(command), part)
+    assert command is not None
     return {option for parameter in command.params for option in parameter.opts}
 
 
