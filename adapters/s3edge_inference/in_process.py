@@ -16,6 +16,7 @@ from s3edge.values import (
     Prediction,
     PredictRequest,
 )
+from s3edge_inference.cpu import cpu_predictor
 from s3edge_inference.predictors import Predictor
 from s3edge_inference.worker_processes import WorkerProcesses
 
@@ -120,11 +121,10 @@ def from_url(url: str, wiring: Wiring) -> InferenceBackend:  # noqa: ARG001 - th
     Return the backend of a ``cpu:`` setting.
 
     Raises:
+        ModuleNotFoundError: A library is not installed.
         MissingPartError: It was wired without a storage.
     """
-    # Its libraries are large, and a gateway with a GPU server never needs them.
-    from s3edge_inference.cpu import CpuPredictor  # noqa: PLC0415
-
+    predictor = cpu_predictor()
     if wiring.storage is None:
         raise MissingPartError("storage")
-    return InProcessBackend(wiring.storage, CpuPredictor())
+    return InProcessBackend(wiring.storage, predictor)
