@@ -15,6 +15,7 @@ from s3edge.client.errors import (
     S3EdgeError,
     TaskFailed,
     TimedOut,
+    UnreadableAnswer,
     WaitTimeout,
 )
 from s3edge.client.exchange import Request, exchange
@@ -137,7 +138,9 @@ def read_task(
         deadline=deadline,
     )
     response = yield from exchange(session, request)
-    return response.with_parsed(lambda data: decode(TaskState, data))
+    state = response.with_parsed(lambda data: decode(TaskState, data))
+    _check_answers(task_id, state.parsed.task_id)
+    return state
 
 
 def wait(
@@ -185,7 +188,9 @@ def wait(
 def read_result(session: Session, result_id: UUID) -> Flow[RawResponse[ResultDetails]]:
     """Read one result, whole."""
     response = yield from exchange(session, Request("GET", f"/api/v1/results/{result_id}"))
-    return response.with_parsed(lambda data: decode(ResultDetails, data))
+    result = response.with_parsed(lambda data: decode(ResultDetails, data))
+    _check_answers(result_id, result.parsed.id)
+    return result
 
 
 def list_results(
@@ -267,6 +272,12 @@ def request(
             ),
         )
     )
+
+
+def _check_answers(asked: UUID, answered: UUID) -> None:
+    """Refuse an answer to another question: something on the way has mixed them up."""
+    if answered != asked:
+        raise UnreadableAnswer(f"{asked} was asked for, and something answered with {answered}.")
 
 
 def _tell(on_update: OnUpdate, state: TaskState) -> Generator[Any, Any, None]:

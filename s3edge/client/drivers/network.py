@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import logging
+import os
 from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -10,6 +11,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import httpx
 
+from s3edge.client.drivers.connections import Connections
 from s3edge.client.drivers.reasons import reason_of
 from s3edge.client.effects import Ask, Body, Effect, Flow, Gather, HttpCall, HttpReply, Sleep, Work
 from s3edge.client.errors import ConfigurationError, ConnectionFailed, TimedOut
@@ -21,11 +23,6 @@ T = TypeVar("T")
 
 Transport: TypeAlias = httpx.BaseTransport
 AsyncTransport: TypeAlias = httpx.AsyncBaseTransport
-
-MAX_CONNECTIONS = 100
-"""A client's; calls beyond wait for one, as long as connecting may take."""
-
-_LIMITS = httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=20)
 
 CLOSED = "This client is closed; make a new one, or make its calls before it is closed."
 
@@ -58,7 +55,8 @@ class Driver:
 
     def __init__(self, surroundings: Surroundings, transport: Transport | None = None) -> None:
         self._around = surroundings
-        self._http = httpx.Client(transport=transport, limits=_LIMITS)
+        self._connections = Connections(httpx.Client, transport)
+        self._is_closed = False
 
     def check(self) -> None:
         """
@@ -67,7 +65,7 @@ class Driver:
         Raises:
             ConfigurationError: It was closed.
         """
-        if self._http.is_closed:
+        if self._is_closed:
             raise ConfigurationError(CLOSED)
 
     def run(self, flow: Flow[T]) -> T:
@@ -90,7 +88,9 @@ class Driver:
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()
+        self._is_closed = True
+        for http in self._connections.opened():
+            http.close()
 
     def _perform(self, effect: Effect) -> Any:
         match effect:
@@ -110,8 +110,9 @@ class Driver:
     def _send(self, call: HttpCall) -> HttpReply:
         body = call.body
         content = body if body is None or isinstance(body, bytes) else self._stream(call, body)
-        request = _request(self._http, call, content)
-        response = self._http.send(request, stream=True, follow_redirects=call.follows_redirects)
+        http = self._connections.get()
+        request = _request(http, call, content)
+        response = http.send(request, stream=True, follow_redirects=call.follows_redirects)
         try:
             received = _Received(call, self._around)
             for chunk in response.iter_bytes():
@@ -140,8 +141,9 @@ class AsyncDriver:
 
     def __init__(self, surroundings: Surroundings, transport: AsyncTransport | None = None) -> None:
         self._around = surroundings
-        self._http = httpx.AsyncClient(transport=transport, limits=_LIMITS)
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._connections = Connections(httpx.AsyncClient, transport)
+        self._loops: dict[int, asyncio.AbstractEventLoop] = {}
+        self._is_closed = False
 
     def check(self) -> None:
         """
@@ -150,14 +152,14 @@ class AsyncDriver:
         Raises:
             ConfigurationError: It was closed, or its connections belong to another event loop.
         """
-        if self._http.is_closed:
+        if self._is_closed:
             raise ConfigurationError(CLOSED)
         self._check_loop()
 
     async def run(self, flow: Flow[T]) -> T:
         """Return what a flow returns, its effects performed."""
         self.check()
-        self._loop = asyncio.get_running_loop()
+        self._loops[os.getpid()] = asyncio.get_running_loop()
         try:
             effect = next(flow)
             while True:
@@ -180,12 +182,14 @@ class AsyncDriver:
         Raises:
             ConfigurationError: They belong to another event loop.
         """
-        if not self._http.is_closed:
+        if not self._is_closed:
             self._check_loop()
-            await self._http.aclose()
+            self._is_closed = True
+            for http in self._connections.opened():
+                await http.aclose()
 
     def _check_loop(self) -> None:
-        if self._loop not in {None, asyncio.get_running_loop()}:
+        if self._loops.get(os.getpid()) not in {None, asyncio.get_running_loop()}:
             raise ConfigurationError(ANOTHER_LOOP)
 
     async def _perform(self, effect: Effect) -> Any:
@@ -210,10 +214,9 @@ class AsyncDriver:
     async def _send(self, call: HttpCall) -> HttpReply:
         body = call.body
         content = body if body is None or isinstance(body, bytes) else self._stream(call, body)
-        request = _request(self._http, call, content)
-        response = await self._http.send(
-            request, stream=True, follow_redirects=call.follows_redirects
-        )
+        http = self._connections.get()
+        request = _request(http, call, content)
+        response = await http.send(request, stream=True, follow_redirects=call.follows_redirects)
         try:
             received = _Received(call, self._around)
             async for chunk in response.aiter_bytes():

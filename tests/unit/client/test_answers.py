@@ -128,6 +128,7 @@ def test_every_call_has_a_raw_one(api: ScriptedApi, png: bytes) -> None:
     """Upload, task, result, a page of results, account, health."""
     image = {"image_id": USER_ID, "image_url": "u", "size_bytes": 1, "content_type": "image/png"}
     result = summary(1) | {
+        "id": USER_ID,
         "project_id": None,
         "labels": [],
         "metadata": {},
@@ -144,7 +145,7 @@ def test_every_call_has_a_raw_one(api: ScriptedApi, png: bytes) -> None:
     raw = api.client().with_raw_response
     assert raw.upload(png).parsed.image_id == UUID(USER_ID)
     assert raw.task(USER_ID).parsed.status == "pending"
-    assert raw.result(USER_ID).parsed.id.int == 1
+    assert raw.result(USER_ID).parsed.id == UUID(USER_ID)
     assert raw.results(cursor="c0").parsed.next_cursor == "c1"
     assert raw.me().parsed.credits == 7
     assert raw.health().status == 200
