@@ -66,9 +66,11 @@ async def signed_in(given: Annotated[HTTPAuthorizationCredentials, Depends(HTTPB
 logging.basicConfig()
 logging.getLogger("s3edge").setLevel(logging.INFO)
 
+settings = parse_settings(os.environ)
+public_url = settings.public_url or "http://127.0.0.1:8000" + PREFIX
 deployment = build(
-    parse_settings(os.environ),
-    bound_url="http://127.0.0.1:8000" + PREFIX,  # where S3EDGE_PUBLIC_URL does not say
+    settings,
+    bound_url=public_url,
     own=OwnParts(authenticator=SessionAuthenticator()),
 )
 edge = create_app(deployment.web, runs_gateway=False)
@@ -106,8 +108,10 @@ async def front_page() -> str:
 
 @app.get("/my-masks")
 async def my_masks(session: Annotated[str, Depends(signed_in)]) -> list[MyMask]:
-    """List the user's masks, by the SDK on the application in this process: no socket between."""
-    async with AsyncClient.for_app(edge, token=session, runs_lifespan=False) as client:
+    """List the user's masks, by the SDK on this very application: no socket between."""
+    async with AsyncClient.for_app(
+        app, base_url=public_url, token=session, runs_lifespan=False
+    ) as client:
         return [
             MyMask(prompt=result.text_prompt, url=result.mask_image_url)
             async for result in client.results(status="done", limit_total=20)

@@ -15,7 +15,7 @@ from s3edge.client.aio_handles import (
     task_of,
 )
 from s3edge.client.aio_raw import AsyncRawClient
-from s3edge.client.drivers import AsyncDriver, AsyncTransport, async_transport_to
+from s3edge.client.drivers import Application, AsyncDriver, AsyncTransport, async_transport_to
 from s3edge.client.flows import as_id
 from s3edge.client.handles import Link, TaskHandle
 from s3edge.client.models import Account, Health, RawResponse, UploadedImage
@@ -96,11 +96,14 @@ class AsyncClient:
         runs_lifespan: bool = True,
     ) -> Self:
         """
-        Return a client of an application in this process: nothing is sent over a network.
+        Return a client of an application in this process: what is for it is sent over no network.
+
+        Masks that are elsewhere, in a bucket, say, are downloaded from there.
 
         Args:
             app: An ASGI or a WSGI application.
-            base_url: What the application takes itself to be reached at.
+            base_url: What the application takes itself to be reached at. For a host that has s3edge
+                mounted, ``app`` is the host and this ends in the mount's prefix, as in the masks' URLs.
             token: The access token, or a function that returns one. The environment's is not taken.
             timeout: As in ``AsyncClient``.
             max_retries: As in ``AsyncClient``.
@@ -115,7 +118,7 @@ class AsyncClient:
             timeout=timeout,
             max_retries=max_retries,
             headers=headers,
-            transport=async_transport_to(app, runs_lifespan=runs_lifespan),
+            transport=Application(base_url, async_transport_to(app, runs_lifespan=runs_lifespan)),
             surroundings=surroundings,
         )
 

@@ -6,7 +6,7 @@ from typing import Any, Self
 from uuid import UUID
 
 from s3edge.client import flows, logs
-from s3edge.client.drivers import Driver, Transport, transport_to
+from s3edge.client.drivers import Application, Driver, Transport, transport_to
 from s3edge.client.flows import as_id
 from s3edge.client.handles import Link, TaskHandle
 from s3edge.client.models import Account, Health, RawResponse, UploadedImage
@@ -89,11 +89,14 @@ class Client:
         runs_lifespan: bool = True,
     ) -> Self:
         """
-        Return a client of an application in this process: nothing is sent over a network.
+        Return a client of an application in this process: what is for it is sent over no network.
+
+        Masks that are elsewhere, in a bucket, say, are downloaded from there.
 
         Args:
             app: An ASGI or a WSGI application.
-            base_url: What the application takes itself to be reached at.
+            base_url: What the application takes itself to be reached at. For a host that has s3edge
+                mounted, ``app`` is the host and this ends in the mount's prefix, as in the masks' URLs.
             token: The access token, or a function that returns one. The environment's is not taken.
             timeout: As in ``Client``.
             max_retries: As in ``Client``.
@@ -109,8 +112,11 @@ class Client:
             timeout=timeout,
             max_retries=max_retries,
             headers=headers,
-            transport=transport_to(
-                app, runs_lifespan=runs_lifespan, new_event_loop=around.new_event_loop
+            transport=Application(
+                base_url,
+                transport_to(
+                    app, runs_lifespan=runs_lifespan, new_event_loop=around.new_event_loop
+                ),
             ),
             surroundings=around,
         )

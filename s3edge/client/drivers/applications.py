@@ -6,7 +6,6 @@ from typing import Any, TypeAlias
 
 import httpx
 
-from s3edge.client.drivers.network import AsyncTransport, Transport
 from s3edge.client.in_process import Lifespan, LoopThread, is_asgi
 
 
@@ -118,14 +117,14 @@ def transport_to(
     *,
     runs_lifespan: bool,
     new_event_loop: NewEventLoop = asyncio.new_event_loop,
-) -> Transport:
+) -> httpx.BaseTransport:
     """Return what hands a ``Client``'s requests to an application."""
     if is_asgi(app):
         return AppTransport(app, runs_lifespan=runs_lifespan, new_event_loop=new_event_loop)
     return httpx.WSGITransport(app)
 
 
-def async_transport_to(app: Callable[..., Any], *, runs_lifespan: bool) -> AsyncTransport:
+def async_transport_to(app: Callable[..., Any], *, runs_lifespan: bool) -> httpx.AsyncBaseTransport:
     """Return what hands an ``AsyncClient``'s requests to an application."""
     if is_asgi(app):
         return AsyncAppTransport(app, runs_lifespan=runs_lifespan)

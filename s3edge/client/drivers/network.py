@@ -7,11 +7,12 @@ import os
 from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import httpx
 
-from s3edge.client.drivers.connections import Connections
+from s3edge.client.drivers.bounds import Received, Redirects, check_deadline, timeout_of
+from s3edge.client.drivers.connections import AsyncTransport, Connections, Transport
 from s3edge.client.drivers.reasons import reason_of
 from s3edge.client.effects import Ask, Body, Effect, Flow, Gather, HttpCall, HttpReply, Sleep, Work
 from s3edge.client.errors import ConfigurationError, ConnectionFailed, TimedOut
@@ -20,9 +21,6 @@ from s3edge.client.surroundings import Surroundings
 
 
 T = TypeVar("T")
-
-Transport: TypeAlias = httpx.BaseTransport
-AsyncTransport: TypeAlias = httpx.AsyncBaseTransport
 
 CLOSED = "This client is closed; make a new one, or make its calls before it is closed."
 
@@ -110,21 +108,25 @@ class Driver:
     def _send(self, call: HttpCall) -> HttpReply:
         body = call.body
         content = body if body is None or isinstance(body, bytes) else self._stream(call, body)
-        http = self._connections.get()
-        request = _request(http, call, content)
-        response = http.send(request, stream=True, follow_redirects=call.follows_redirects)
-        try:
-            received = _Received(call, self._around)
-            for chunk in response.iter_bytes():
-                received.add(chunk)
-        finally:
-            response.close()
-        return received.reply(response)
+        request = _request(self._connections.to(call.url), call, content, self._around)
+        redirects = Redirects(call, self._around)
+        while True:
+            response = self._connections.to(request.url).send(request, stream=True)
+            try:
+                following = redirects.after(response)
+                if following is None:
+                    received = Received(call, self._around)
+                    for chunk in response.iter_bytes():
+                        received.add(chunk)
+                    return received.reply(response)
+            finally:
+                response.close()
+            request = following
 
     def _stream(self, call: HttpCall, body: Body) -> Iterator[bytes]:
         sent = 0
         for chunk in body.chunks():
-            _check_deadline(call, self._around)
+            check_deadline(call, self._around)
             yield chunk
             sent += len(chunk)
             body.sent(sent)
@@ -214,66 +216,50 @@ class AsyncDriver:
     async def _send(self, call: HttpCall) -> HttpReply:
         body = call.body
         content = body if body is None or isinstance(body, bytes) else self._stream(call, body)
-        http = self._connections.get()
-        request = _request(http, call, content)
-        response = await http.send(request, stream=True, follow_redirects=call.follows_redirects)
-        try:
-            received = _Received(call, self._around)
-            async for chunk in response.aiter_bytes():
-                received.add(chunk)
-        finally:
-            await response.aclose()
-        return received.reply(response)
+        request = _request(self._connections.to(call.url), call, content, self._around)
+        redirects = Redirects(call, self._around)
+        while True:
+            response = await self._connections.to(request.url).send(request, stream=True)
+            try:
+                following = redirects.after(response)
+                if following is None:
+                    received = Received(call, self._around)
+                    async for chunk in response.aiter_bytes():
+                        received.add(chunk)
+                    return received.reply(response)
+            finally:
+                await response.aclose()
+            request = following
 
     async def _stream(self, call: HttpCall, body: Body) -> AsyncIterator[bytes]:
         sent = 0
         chunks = body.chunks()
         # Reading a file may block, and the event loop must not.
         while chunk := await asyncio.to_thread(next, chunks, b""):
-            _check_deadline(call, self._around)
+            check_deadline(call, self._around)
             yield chunk
             sent += len(chunk)
             body.sent(sent)
-
-
-class _Received:
-    """An answer's body as it comes in, held to the call's limits."""
-
-    def __init__(self, call: HttpCall, surroundings: Surroundings) -> None:
-        self._call = call
-        self._around = surroundings
-        self._content = bytearray()
-
-    def add(self, chunk: bytes) -> None:
-        _check_deadline(self._call, self._around)
-        self._content += chunk
-        if len(self._content) > self._call.max_bytes:
-            raise ConnectionFailed(
-                f"The answer is longer than {self._call.max_bytes // 1024**2} MiB."
-            )
-
-    def reply(self, response: httpx.Response) -> HttpReply:
-        return HttpReply(response.status_code, dict(response.headers), bytes(self._content))
 
 
 async def _awaited(value: Any) -> Any:
     return await value
 
 
-def _request(http: httpx.Client | httpx.AsyncClient, call: HttpCall, content: Any) -> httpx.Request:
+def _request(
+    http: httpx.Client | httpx.AsyncClient,
+    call: HttpCall,
+    content: Any,
+    surroundings: Surroundings,
+) -> httpx.Request:
     headers = dict(call.headers)
     if call.body is not None and not isinstance(call.body, bytes):
         # Else httpx would send it in chunks of unknown number.
         headers["content-length"] = str(call.body.size_bytes)
-    timeout = httpx.Timeout(call.read_s, connect=call.connect_s, pool=call.connect_s)
+    timeout = timeout_of(call, surroundings)
     return http.build_request(
         call.method, call.url, headers=headers, content=content, timeout=timeout
     )
-
-
-def _check_deadline(call: HttpCall, surroundings: Surroundings) -> None:
-    if surroundings.monotonic() >= call.deadline:
-        raise TimedOut("The call did not end in time.", retryable=True)
 
 
 @contextmanager

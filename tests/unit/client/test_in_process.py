@@ -3,15 +3,19 @@
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterable, MutableMapping
+from collections.abc import AsyncIterator, Iterable, Iterator, MutableMapping
 from contextlib import asynccontextmanager, closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from PIL import Image
 from starlette.applications import Starlette
+from starlette.responses import JSONResponse, RedirectResponse
+from starlette.routing import Mount
 
 from s3edge.client import (
     AsyncClient,
@@ -25,6 +29,7 @@ from s3edge.testing import MemoryDeployment, memory_deployment
 from s3edge.values import Tier, User
 from s3edge_starlette import create_app
 from s3edge_wsgi import create_app as create_wsgi_app
+from tests.e2e.colours import AnyClient, done
 
 
 BASE_URL = "http://s3edge.test"
@@ -182,6 +187,96 @@ async def test_the_whole_way_over_the_wsgi_door(
             task = await awaited.segment(await awaited.upload(picture), "bright")
             assert (await (await task.wait(timeout=30)).mask.to_numpy())[:, :4].all()
             assert (await awaited.me()).credits == 98
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+async def test_a_mask_of_a_mounted_application_is_read(
+    picture: Image.Image, kind: type[AnyClient]
+) -> None:
+    """The host is the application: the mask's URL has the mount's prefix."""
+    url = "http://host.test/segmentation"
+    deployment = memory_deployment(url)
+    edge = create_app(deployment.web, runs_gateway=False)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        async with deployment.gateway.running():
+            yield
+
+    host = Starlette(routes=[Mount("/segmentation", edge)], lifespan=lifespan)
+    token = deployment.authenticator.issue(User(uuid4(), Tier.PRO))
+    client: Any = kind.for_app(host, base_url=url, token=token)
+    task = await done(client.segment(await done(client.upload(picture)), "bright"))
+    result = await done(task.wait(timeout=30))
+    assert await done(result.mask.read())
+    await done(client.close())
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize("way", ["direct", "redirected"])
+async def test_a_mask_in_a_bucket_is_read_over_the_network(
+    bucket: str, kind: type[AnyClient], way: str
+) -> None:
+    """The application is not asked for it, and sees no signature."""
+    asked: list[str] = []
+    mask_id = UUID(int=1)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        asked.append(f"{scope['path']}?{scope['query_string'].decode()}")
+        assert scope["type"] == "http"
+        there = f"{bucket}/m.png?signature=s3cret"
+        if scope["path"] == "/redirected":
+            answer: Any = RedirectResponse(there)
+        else:
+            url = there if way == "direct" else f"{BASE_URL}/redirected"
+            answer = JSONResponse(done_result(mask_id, url))
+        await answer(scope, receive, send)
+
+    client: Any = kind.for_app(app, token="t", runs_lifespan=False)
+    result = await done(client.result(mask_id))
+    assert await done(result.mask.read()) == b"a mask for /m.png?signature=s3cret"
+    assert not [url for url in asked if "s3cret" in url]
+    await done(client.close())
+
+
+def done_result(result_id: UUID, mask_url: str) -> dict[str, Any]:
+    """Return a result that has a mask."""
+    return {
+        "id": str(result_id),
+        "project_id": None,
+        "source_image_url": mask_url,
+        "mask_image_url": mask_url,
+        "text_prompt": "red",
+        "labels": [],
+        "metadata": {},
+        "status": "done",
+        "created_at": "2026-01-01T00:00:00Z",
+        "updated_at": "2026-01-01T00:00:00Z",
+    }
+
+
+class Bucket(BaseHTTPRequestHandler):
+    """Answers with what was asked for."""
+
+    def do_GET(self) -> None:
+        """Answer."""
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(f"a mask for {self.path}".encode())
+
+    def log_message(self, *_: Any) -> None:
+        """Be silent."""
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """Return the URL of a server that is elsewhere."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Bucket) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
 
 
 def test_the_fixtures_are_a_deployment(tmp_path: Path) -> None:
