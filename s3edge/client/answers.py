@@ -15,13 +15,34 @@ from s3edge.errors import Detail
 from s3edge.values import RateLimit
 
 
-_POLICY = re.compile(r'\s*"(?P<name>[^"]*)"\s*;\s*q=(?P<quota>\d+)\s*;\s*w=(?P<window_s>\d+)')
+_POLICY = re.compile(
+    r'\s*"(?P<name>[^"]*)"\s*;\s*q=(?P<quota>\d{1,9})\s*;\s*w=(?P<window_s>\d{1,9})'
+)
 """The IETF draft's ``RateLimit-Policy``, as this API writes it."""
+
+_NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What reading JSON raises of bytes that are none, of text that is no UTF-8, and of endless nesting."""
 
 
 def is_success(reply: HttpReply) -> bool:
     """Return whether an answer is no error."""
     return 200 <= reply.status < 300  # noqa: PLR2004 - RFC 9110, section 15
+
+
+def check_plain(reply: HttpReply, place: str) -> None:
+    """
+    Return if an answer is not compressed, as was asked for.
+
+    Raises:
+        UnreadableAnswer: It is, and was not read.
+    """
+    encoding = reply.headers.get("content-encoding", "").strip().lower()
+    if encoding not in {"", "identity"}:
+        raise UnreadableAnswer(
+            f"What {place} answered ({reply.status}) is compressed, which was not asked for.",
+            status=reply.status,
+            request_id=reply.headers.get("x-request-id"),
+        )
 
 
 def data_of(reply: HttpReply, place: str) -> Any:
@@ -37,7 +58,7 @@ def data_of(reply: HttpReply, place: str) -> Any:
     """
     try:
         answer = msgspec.json.decode(reply.body)
-    except msgspec.DecodeError:
+    except _NO_JSON:
         raise UnreadableAnswer(
             f"What {place} answered ({reply.status}) is cut short, or is not this API's.",
             status=reply.status,
@@ -87,7 +108,7 @@ def policy_of(header: str | None) -> RateLimit | None:
 def _envelope(body: bytes) -> Mapping[str, Any]:
     try:
         return as_object(msgspec.json.decode(body))
-    except msgspec.DecodeError:
+    except _NO_JSON:
         return {}
 
 

@@ -68,7 +68,7 @@ class HttpReply:
     Attributes:
         status: The status code.
         headers: By lower-case name; repeated ones joined by a comma.
-        body: The whole body, decompressed.
+        body: The whole body; empty where it came compressed, which is not read.
     """
 
     status: int

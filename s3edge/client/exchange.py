@@ -8,7 +8,7 @@ from attrs import field, frozen
 
 import s3edge
 from s3edge.client import logs
-from s3edge.client.answers import data_of, error_of, is_success
+from s3edge.client.answers import check_plain, data_of, error_of, is_success
 from s3edge.client.effects import Body, Flow, HttpCall, HttpReply, send, sleep
 from s3edge.client.errors import (
     AuthInvalid,
@@ -19,6 +19,7 @@ from s3edge.client.errors import (
 )
 from s3edge.client.models import RawResponse
 from s3edge.client.retries import may_repeat, pause_s
+from s3edge.client.sendable import check_sendable
 from s3edge.client.session import TOKEN_VARIABLE, Session
 
 
@@ -125,6 +126,7 @@ def _call(
 ) -> HttpCall:
     query = {name: value for name, value in request.query.items() if value is not None}
     if query:
+        check_sendable(query)
         url = f"{url}{'&' if '?' in url else '?'}{urlencode(query)}"
     headers = {"user-agent": USER_AGENT}
     if own:
@@ -165,6 +167,7 @@ def _check(headers: Mapping[str, str]) -> None:
 def _response(session: Session, request: Request, url: str, reply: HttpReply) -> RawResponse[Any]:
     if not is_success(reply):
         raise error_of(reply, session.shown(url), session.surroundings.now())
+    check_plain(reply, session.shown(url))
     return RawResponse(
         reply.status,
         reply.headers,

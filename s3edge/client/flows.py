@@ -35,6 +35,7 @@ from s3edge.client.models import (
 )
 from s3edge.client.multipart import MultipartBody, Progress
 from s3edge.client.references import ImageReference, reference_of
+from s3edge.client.sendable import check_sendable
 from s3edge.client.session import Session
 from s3edge.client.sources import ImageSource, content_of
 from s3edge.values import TaskStatus
@@ -75,12 +76,13 @@ def upload(
     """Stream an image to storage."""
     key = idempotency_key or session.surroundings.new_key()
     with ExitStack() as resources:
+        fields = {} if project_id is None else {"project_id": str(project_id)}
         try:
+            check_sendable(fields)
             content = yield from content_of(source, resources)
         except S3EdgeError as error:
             error.idempotency_key = key
             raise
-        fields = {} if project_id is None else {"project_id": str(project_id)}
         body = MultipartBody(content, fields, on_progress)
         request = Request(
             "POST",
@@ -107,11 +109,12 @@ def segment(
     key = idempotency_key or session.surroundings.new_key()
     try:
         body = {**reference_of(image), "text_prompt": text_prompt}
+        if project_id is not None:
+            body["project_id"] = str(project_id)
+        check_sendable(body)
     except S3EdgeError as error:
         error.idempotency_key = key
         raise
-    if project_id is not None:
-        body["project_id"] = str(project_id)
     request = Request(
         "POST",
         "/api/v1/segment",

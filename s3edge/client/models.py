@@ -214,9 +214,13 @@ class RawResponse(Generic[T]):
 
     def with_parsed(self, make: Callable[[T], R]) -> "RawResponse[R]":
         """Return the same answer, its content made into something else."""
-        return RawResponse(
-            self.status, self.headers, make(self.parsed), self.body, self.idempotency_key
-        )
+        try:
+            made = make(self.parsed)
+        except UnreadableAnswer as error:
+            error.status, error.request_id = self.status, self.request_id
+            error.idempotency_key = self.idempotency_key
+            raise
+        return RawResponse(self.status, self.headers, made, self.body, self.idempotency_key)
 
 
 def decode(kind: type[T], data: object) -> T:
@@ -253,4 +257,7 @@ def decode_page(data: object) -> Page[ResultSummary]:
     if "results" not in sent:
         raise UnreadableAnswer("The server sent no list of results.")
     results = [decode(ResultSummary, item) for item in as_array(sent["results"])]
-    return Page(results, sent.get("total", 0), sent.get("next_cursor"))
+    cursor = sent.get("next_cursor")
+    if not isinstance(cursor, str | None):
+        raise UnreadableAnswer("The server sent a cursor that is no text.")
+    return Page(results, sent.get("total", 0), cursor)

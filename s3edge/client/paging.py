@@ -5,6 +5,7 @@ from typing import TypeVar
 
 from attrs import define
 
+from s3edge.client.errors import UnreadableAnswer
 from s3edge.client.models import Page, ResultSummary
 
 
@@ -41,7 +42,14 @@ class Walk:
         return self.page_size if self.left is None else min(self.page_size, self.left)
 
     def took(self, page: Page[ResultSummary], make: Callable[[ResultSummary], R]) -> Page[R]:
-        """Go on behind a page; return it with each result made into something else."""
+        """
+        Go on behind a page; return it with each result made into something else.
+
+        Raises:
+            UnreadableAnswer: It is followed by itself, and so by no end.
+        """
+        if page.next_cursor is not None and page.next_cursor == self.cursor:
+            raise UnreadableAnswer("The server sent a page of results that is followed by itself.")
         summaries = page.results if self.left is None else page.results[: self.left]
         if self.left is not None:
             self.left -= len(summaries)

@@ -65,8 +65,8 @@ class Timeout:
     Attributes:
         connect: For a connection, in seconds.
         read: For the next sign of life of the server's, in seconds.
-        total: For the call with all its retries, in seconds. ``Client`` cannot interrupt a server that sends the
-            head of an answer byte by byte; ``AsyncClient`` can.
+        total: For the call with all its retries, in seconds. ``Client`` cannot interrupt a server that
+            sends the head of an answer byte by byte; ``AsyncClient`` can.
 
     Raises:
         ConfigurationError: One of them is no number above 0.

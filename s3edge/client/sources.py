@@ -170,8 +170,9 @@ def _examined(open_: Callable[[], AbstractContextManager[IO[bytes]]], name: str)
             if not isinstance(first, bytes):
                 raise _invalid("what is uploaded must be bytes; open files with 'rb'")
             size_bytes = file.seek(0, io.SEEK_END) - start
-    except OSError as error:
-        raise _invalid(f"{name} cannot be read: {error.strerror or error}") from None
+    except (OSError, ValueError) as error:  # the latter of names with a zero byte, and closed files
+        reason = getattr(error, "strerror", None) or error
+        raise _invalid(f"{name} cannot be read: {reason}") from None
     if size_bytes > MAX_IMAGE_BYTES:
         raise too_large(name)
     content_type = sniff(first)

@@ -54,6 +54,16 @@ class Received:
         self._around = surroundings
         self._content = bytearray()
 
+    @staticmethod
+    def is_plain(response: httpx.Response) -> bool:
+        """
+        Return whether a body can be read as it is.
+
+        Compressed ones are not asked for, and not unpacked: a few kilobytes may become gigabytes before
+        anybody has counted them.
+        """
+        return response.headers.get("content-encoding", "").strip().lower() in {"", "identity"}
+
     def add(self, chunk: bytes) -> None:
         """Take the next piece."""
         check_deadline(self._call, self._around)

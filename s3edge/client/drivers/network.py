@@ -116,8 +116,9 @@ class Driver:
                 following = redirects.after(response)
                 if following is None:
                     received = Received(call, self._around)
-                    for chunk in response.iter_bytes():
-                        received.add(chunk)
+                    if received.is_plain(response):
+                        for chunk in response.iter_bytes():
+                            received.add(chunk)
                     return received.reply(response)
             finally:
                 response.close()
@@ -224,8 +225,9 @@ class AsyncDriver:
                 following = redirects.after(response)
                 if following is None:
                     received = Received(call, self._around)
-                    async for chunk in response.aiter_bytes():
-                        received.add(chunk)
+                    if received.is_plain(response):
+                        async for chunk in response.aiter_bytes():
+                            received.add(chunk)
                     return received.reply(response)
             finally:
                 await response.aclose()
@@ -252,7 +254,7 @@ def _request(
     content: Any,
     surroundings: Surroundings,
 ) -> httpx.Request:
-    headers = dict(call.headers)
+    headers = {**call.headers, "accept-encoding": "identity"}
     if call.body is not None and not isinstance(call.body, bytes):
         # Else httpx would send it in chunks of unknown number.
         headers["content-length"] = str(call.body.size_bytes)
@@ -281,7 +283,7 @@ def _network_errors(call: HttpCall) -> Generator[None, None, None]:
         raise ConnectionFailed(
             f"{place} cannot be reached, or broke off ({said}).", retryable=True
         ) from reason
-    except httpx.InvalidURL:
+    except (httpx.InvalidURL, UnicodeError):  # the latter of a host's name that no resolver takes
         raise ConfigurationError("The URL cannot be used.") from None
     finally:
         _ours.reset(token)

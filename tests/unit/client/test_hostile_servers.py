@@ -1,9 +1,12 @@
 """A server that answers without end, or not as it was asked, costs no more than a call's limits."""
 
+import gzip
 import json
 import socket
-from collections.abc import Callable, Iterator
+import tracemalloc
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from threading import Thread
 from typing import Any
 from uuid import UUID
@@ -11,10 +14,19 @@ from uuid import UUID
 import httpx
 import pytest
 
-from s3edge.client import AsyncClient, Client, ConnectionFailed
+from s3edge.client import (
+    AsyncClient,
+    Client,
+    ConnectionFailed,
+    InvalidRequest,
+    RateLimited,
+    S3EdgeError,
+    UnreadableAnswer,
+)
 from s3edge.client.drivers.bounds import MAX_REDIRECTS
-from s3edge.testing.scripted_api import ScriptedApi, ok
-from tests.e2e.colours import COLOURS, Colour, done, refused
+from s3edge.testing.scripted_api import REQUEST_ID, ScriptedApi, ok
+from s3edge.testing.scripted_api import refused as scripted_refusal
+from tests.e2e.colours import COLOURS, Colour, done, listed, refused
 
 
 pytestmark = pytest.mark.anyio
@@ -116,3 +128,123 @@ async def test_redirects_end(api: ScriptedApi, colour: Colour) -> None:
     await refused(ConnectionFailed, result.mask.read)
     assert len(api.requests) == 1 + 1 + MAX_REDIRECTS
     assert all("authorization" not in request.headers for request in api.requests[1:])
+
+
+async def test_compressed_answers_are_not_unpacked(colour: Colour) -> None:
+    """They are not asked for; 200 MiB of zeros come in 400 bytes, packed twice."""
+    packed = gzip.compress(gzip.compress(bytes(200 * 1024**2), 1), 9)
+    head = (
+        f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip, gzip\r\nContent-Length: {len(packed)}\r\n\r\n"
+    )
+    with server(lambda connection: connection.sendall(head.encode() + packed)) as url:
+        client = client_of(colour, url)
+        tracemalloc.start()
+        try:
+            error = await refused(UnreadableAnswer, client.me)
+            most = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        await done(client.close())
+    assert "compressed" in error.message
+    assert most < 8 * 1024**2
+
+
+async def test_answers_are_asked_for_as_they_are(api: ScriptedApi, colour: Colour) -> None:
+    """Whatever is to be sent besides; a compressed refusal keeps its status."""
+    api.answer(httpx.Response(503, headers={"Content-Encoding": "br"}, stream=NoBrotli()))
+    client: Any = api.client(max_retries=0) if colour == "sync" else api.async_client(max_retries=0)
+    error = await refused(UnreadableAnswer, client.me)
+    assert (error.status, error.retryable) == (503, True)
+    assert api.requests[0].headers["accept-encoding"] == "identity"
+
+
+class NoBrotli(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """A body that nobody is to read."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Fail."""
+        message = "it was read"
+        raise AssertionError(message)
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """Fail."""
+        message = "it was read"
+        raise AssertionError(message)
+
+
+@pytest.mark.parametrize("status", [200, 404, 503])
+@pytest.mark.parametrize("body", [b"[" * 100_000, b'"\xff"', b'{"error": {"code": "\xff"}}'])
+async def test_what_is_no_json_is_unreadable(
+    api: ScriptedApi, colour: Colour, status: int, body: bytes
+) -> None:
+    """Nested without end, or no UTF-8; the key is on the error, for another try."""
+    api.answer(httpx.Response(status, content=body))
+    client: Any = api.client(max_retries=0) if colour == "sync" else api.async_client(max_retries=0)
+    call = partial(client.segment, RESULT_ID, "red", idempotency_key="k")
+    error = await refused(UnreadableAnswer, call)
+    assert error.idempotency_key == "k"
+
+
+async def test_an_answer_of_another_shape_names_the_call(api: ScriptedApi, colour: Colour) -> None:
+    """Key and request; else nobody could ask again without paying twice."""
+    api.answer(ok({"task_id": 7}, 202))
+    client: Any = api.client() if colour == "sync" else api.async_client()
+    call = partial(client.segment, RESULT_ID, "red", idempotency_key="k")
+    error = await refused(UnreadableAnswer, call)
+    assert (error.idempotency_key, error.status, error.request_id) == ("k", 202, REQUEST_ID)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"RateLimit-Policy": f'"x";q={"9" * 5000};w=1'},
+        {"Retry-After": "Mon, 01 Jan 2026 00:00:00 +9999999999999"},
+        {"Retry-After": "Mon, 01 Jan 99999 00:00:00 GMT"},
+        {"Retry-After": "9" * 5000},
+    ],
+)
+async def test_headers_beyond_measure_are_no_errors_of_pythons(
+    api: ScriptedApi, colour: Colour, headers: dict[str, str]
+) -> None:
+    """What cannot be understood is left out."""
+    api.answer(scripted_refusal(429, "RATE_LIMITED", headers))
+    client: Any = api.client(max_retries=0) if colour == "sync" else api.async_client(max_retries=0)
+    error = await refused(RateLimited, client.me)
+    assert error.policy is None
+
+
+async def test_a_host_that_no_resolver_takes(colour: Colour) -> None:
+    """A label of a name is 63 characters long at the most; Python says so in an error of text."""
+    client = client_of(colour, f"http://{'a' * 64}.test")
+    await refused(S3EdgeError, client.me)
+    await done(client.close())
+
+
+async def test_what_is_no_text_is_not_sent(api: ScriptedApi, colour: Colour, png: bytes) -> None:
+    """Half of a surrogate pair, in any field; and a path that is none."""
+    client: Any = api.client() if colour == "sync" else api.async_client()
+    half = "\ud83d"
+    for call, field in (
+        (partial(client.segment, RESULT_ID, half, idempotency_key="k"), "text_prompt"),
+        (
+            partial(client.segment, RESULT_ID, "x", project_id=half, idempotency_key="k"),
+            "project_id",
+        ),
+        (partial(client.upload, png, project_id=half, idempotency_key="k"), "project_id"),
+        (partial(client.upload, "a\0b", idempotency_key="k"), "file"),
+    ):
+        error = await refused(InvalidRequest, call)
+        assert (error.details[0].field, error.idempotency_key) == (field, "k")
+    await refused(InvalidRequest, partial(listed, client.results(status=half)))
+    assert api.requests == []
+
+
+@pytest.mark.parametrize("cursors", [["c", "c"], [7], [{}]])
+async def test_a_list_that_does_not_move_ends(
+    api: ScriptedApi, colour: Colour, cursors: list[Any]
+) -> None:
+    """A page that is followed by itself would be asked for for ever."""
+    api.answer(*[ok({"results": [], "total": 9, "next_cursor": cursor}) for cursor in cursors])
+    client: Any = api.client() if colour == "sync" else api.async_client()
+    await refused(UnreadableAnswer, partial(listed, client.results()))
+    assert len(api.requests) == len(cursors)
