@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from typing import Any, TypeAlias, TypeVar
@@ -16,6 +17,13 @@ AsgiApp: TypeAlias = Callable[
     [Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]],
     Awaitable[None],
 ]
+
+FORKED = (
+    "The application was started in the process that this one was forked from; make a client in each"
+    " process."
+)
+
+SHUT_DOWN = "The application was shut down with its client; make a new client."
 
 ASGI_PARAMETERS = 3
 """scope, receive, send; a WSGI application takes environ and start_response."""
@@ -39,6 +47,7 @@ class Lifespan:
     def __init__(self, app: AsgiApp) -> None:
         self._app = app
         self._task: asyncio.Task[None] | None = None
+        self._process = os.getpid()
         self._started = asyncio.Event()
         self._stopping = asyncio.Event()
         self._failure: str | None = None
@@ -51,7 +60,10 @@ class Lifespan:
             ConfigurationError: It says that it cannot start.
         """
         if self._task is None:
+            self._process = os.getpid()
             self._task = asyncio.create_task(self._run(), name="s3edge-client-lifespan")
+        if os.getpid() != self._process:
+            raise ConfigurationError(FORKED)
         await self._started.wait()
         if self._failure is not None:
             raise ConfigurationError(f"The application could not start: {self._failure}")
@@ -59,7 +71,7 @@ class Lifespan:
     async def stop(self) -> None:
         """Return when the application has shut down."""
         self._stopping.set()
-        if self._task is not None:
+        if self._task is not None and os.getpid() == self._process:
             await self._task
 
     async def _run(self) -> None:
@@ -106,24 +118,46 @@ class LoopThread:
     ) -> None:
         self._new_event_loop = new_event_loop
         self._lock = threading.Lock()
+        self._process = os.getpid()
+        self._is_closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Return what a coroutine returns, run on the loop."""
+        """
+        Return what a coroutine returns, run on the loop.
+
+        Raises:
+            ConfigurationError: It would never end: the loop is closed, waits for this very call, or is
+                another process's.
+        """
+        try:
+            self.check()
+            loop = self._running()
+        except ConfigurationError:
+            work.close()
+            raise
+        return asyncio.run_coroutine_threadsafe(work, loop).result()
+
+    def _running(self) -> asyncio.AbstractEventLoop:
         with self._lock:
+            if self._is_closed:
+                raise ConfigurationError(SHUT_DOWN)
             if self._loop is None:
+                self._process = os.getpid()
                 self._loop = self._new_event_loop()
                 self._thread = threading.Thread(
                     target=self._loop.run_forever, name="s3edge-client-loop", daemon=True
                 )
                 self._thread.start()
-            loop = self._loop
-        return asyncio.run_coroutine_threadsafe(work, loop).result()
+            return self._loop
 
     def close(self) -> None:
-        """End the loop."""
+        """End the loop, for good."""
+        if self._is_foreign():
+            return
         with self._lock:
+            self._is_closed = True
             loop, thread = self._loop, self._thread
             self._loop = self._thread = None
         if loop is None or thread is None:
@@ -132,3 +166,29 @@ class LoopThread:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is something that this process may end."""
+        return not self._is_closed and not self._is_foreign()
+
+    def check(self) -> None:
+        """
+        Return if something can be run from here.
+
+        Raises:
+            ConfigurationError: It would never end.
+        """
+        if self._is_foreign():
+            raise ConfigurationError(FORKED)
+        if self._is_closed:
+            raise ConfigurationError(SHUT_DOWN)
+        if threading.current_thread() is self._thread:
+            raise ConfigurationError(
+                "The application would wait for itself: a Client was called on its own event loop;"
+                " await an AsyncClient there, or call in a worker thread."
+            )
+
+    def _is_foreign(self) -> bool:
+        """Return whether the loop is of the process that this one was forked from."""
+        return self._loop is not None and os.getpid() != self._process

@@ -44,8 +44,13 @@ class AppTransport(httpx.BaseTransport):
 
     def close(self) -> None:
         """End the application's lifespan, and the loop."""
-        self._loop.run(self._transport.aclose())
-        self._loop.close()
+        if not self._loop.is_open:
+            return
+        self._loop.check()
+        try:
+            self._loop.run(self._transport.aclose())
+        finally:
+            self._loop.close()
 
 
 class AsyncAppTransport(httpx.AsyncBaseTransport):

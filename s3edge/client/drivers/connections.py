@@ -94,5 +94,5 @@ class Connections(Generic[H]):
         process = os.getpid()
         if process in self._by_process:
             yield self._by_process[process]
-        if self._app is not None and process == self._process:
+        if self._app is not None:
             yield self._app.transport

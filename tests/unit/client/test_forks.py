@@ -88,6 +88,39 @@ say("parent:")
 in_child("used:")
 """
 
+IN_PROCESS = """
+from s3edge.client import S3EdgeError
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"{}"})
+
+client = new.for_app(app, token="t")
+
+async def answer():
+    try:
+        return (await done(client.request("GET", "/"))).status
+    except S3EdgeError as error:
+        return error.message
+
+loop = asyncio.new_event_loop()
+print(loop.run_until_complete(answer()), flush=True)
+if os.fork() == 0:
+    asyncio.set_event_loop(None)
+    print(asyncio.run(answer()), flush=True)
+    asyncio.run(done(client.close()))
+    os._exit(0)
+os.wait()
+print(loop.run_until_complete(answer()), flush=True)
+loop.run_until_complete(done(client.close()))
+"""
+
 
 class Tasks(BaseHTTPRequestHandler):
     """Answers each task with its own id, and the port of the connection."""
@@ -149,6 +182,14 @@ def test_a_transport_belongs_to_the_process_that_uses_it(colour: Colour) -> None
     unused, parent, used = lines_of(GIVEN_TRANSPORT, colour, "http://api.test")
     assert (unused, parent) == ("unused: 200", "parent: 200")
     assert "make a client in each process" in used
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_an_application_belongs_to_the_process_that_started_it(colour: Colour) -> None:
+    """A forked client neither waits for a thread that is not there nor ends its parent's."""
+    before, child, after = lines_of(IN_PROCESS, colour, "")
+    assert (before, after) == ("200", "200")
+    assert "make a client in each process" in child
 
 
 @pytest.mark.parametrize("colour", COLOURS)

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from threading import enumerate as enumerate_threads
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -24,7 +25,9 @@ from s3edge.client import (
     InsufficientCredits,
     InvalidRequest,
     NotFound,
+    S3EdgeError,
 )
+from s3edge.client.drivers import transport_to
 from s3edge.testing import MemoryDeployment, memory_deployment
 from s3edge.values import Tier, User
 from s3edge_starlette import create_app
@@ -151,6 +154,57 @@ def test_an_application_that_cannot_start_says_so(token: str) -> None:
         pytest.raises(ConfigurationError, match="no database"),
     ):
         client.me()
+
+
+async def hello(scope: Any, receive: Any, send: Any) -> None:
+    """Answer everything."""
+    assert scope["type"] == "http"
+    await JSONResponse({})(scope, receive, send)
+
+
+def test_an_application_that_calls_itself_is_told() -> None:
+    """By a Client on its own event loop it would wait for ever."""
+    said: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/calls-itself":
+            with pytest.raises(ConfigurationError) as refusal:
+                client.request("GET", "/x")
+            said.append(refusal.value.message)
+        await hello(scope, receive, send)
+
+    with Client.for_app(app, token="t", runs_lifespan=False) as client:
+        assert client.request("GET", "/calls-itself").status == 200
+    assert "AsyncClient" in said[0]
+
+
+def test_what_was_shut_down_stays_so() -> None:
+    """A transport that others hold starts no thread again."""
+    transport = transport_to(hello, runs_lifespan=False)
+    client = Client(base_url=BASE_URL, token="t", transport=transport)
+    assert client.request("GET", "/x").status == 200
+    transport.close()
+    transport.close()
+    with pytest.raises(ConfigurationError, match="make a new client"):
+        client.request("GET", "/x")
+    assert "s3edge-client-loop" not in [thread.name for thread in enumerate_threads()]
+
+
+def test_the_loop_ends_when_the_lifespan_fails() -> None:
+    """And the failure is not hidden."""
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        message = "no end"
+        raise RuntimeError(message)
+
+    client = Client.for_app(Starlette(lifespan=lifespan), token="t")
+    with pytest.raises(S3EdgeError):
+        client.health()
+    with pytest.raises(RuntimeError, match="no end"):
+        client.close()
+    assert "s3edge-client-loop" not in [thread.name for thread in enumerate_threads()]
 
 
 def wsgi(environ: MutableMapping[str, Any], start_response: Any) -> Iterable[bytes]:
