@@ -20,7 +20,7 @@ from s3edge.client.errors import (
 from s3edge.client.models import RawResponse
 from s3edge.client.retries import may_repeat, pause_s
 from s3edge.client.sendable import check_sendable
-from s3edge.client.session import TOKEN_VARIABLE, Session
+from s3edge.client.session import TOKEN_VARIABLE, Secret, Session
 
 
 T = TypeVar("T")
@@ -122,7 +122,13 @@ def _exchange(session: Session, request: Request) -> Flow[RawResponse[Any]]:
 
 
 def _call(
-    session: Session, request: Request, url: str, token: str | None, *, own: bool, deadline: float
+    session: Session,
+    request: Request,
+    url: str,
+    token: Secret | None,
+    *,
+    own: bool,
+    deadline: float,
 ) -> HttpCall:
     query = {name: value for name, value in request.query.items() if value is not None}
     if query:
@@ -132,14 +138,15 @@ def _call(
     if own:
         headers |= {"accept": "application/json", **_named(session.headers)}
     headers |= _named(request.headers)
-    if token is not None:
-        headers["authorization"] = f"Bearer {token}"
     if request.idempotency_key is not None and own:
         headers["idempotency-key"] = request.idempotency_key
     _check(headers)
     left_s = deadline - session.surroundings.monotonic()
     if left_s <= 0:
         raise TimedOut("The call did not end in time.", retryable=True)
+    if token is not None:
+        # Last of all: nothing after it fails, and shows it.
+        headers["authorization"] = f"Bearer {token.value}"
     return HttpCall(
         method=request.method,
         url=url,

@@ -85,6 +85,18 @@ class Timeout:
                 )
 
 
+@frozen
+class Secret:
+    """
+    A token on its way to a header; tools that show a traceback's variables do not show it.
+
+    Attributes:
+        value: What is sent.
+    """
+
+    value: str = field(repr=False)
+
+
 @define
 class TokenHolder:
     """
@@ -95,14 +107,14 @@ class TokenHolder:
     """
 
     source: Token | None = field(repr=False)
-    _current: str | None = field(default=None, init=False, repr=False)
+    _current: Secret | None = field(default=None, init=False, repr=False)
 
     @property
     def can_renew(self) -> bool:
         """Whether there may be another token than the one in use."""
         return callable(self.source)
 
-    def current(self) -> Flow[str | None]:
+    def current(self) -> Flow[Secret | None]:
         """
         Return the token in use.
 
@@ -110,12 +122,14 @@ class TokenHolder:
             ConfigurationError: It is none.
         """
         if not callable(self.source):
-            return self.source
+            return None if self.source is None else Secret(self.source)
         if self._current is None:
-            self._current = as_token((yield from ask(self.source)))
+            token = as_token((yield from ask(self.source)))
+            self._current = None if token is None else Secret(token)
+            del token
         return self._current
 
-    def renewed(self, refused: str | None) -> Flow[str | None]:
+    def renewed(self, refused: Secret | None) -> Flow[Secret | None]:
         """Return a token in the place of one that was refused, which somebody else may have done."""
         if self._current == refused:
             self._current = None

@@ -2,17 +2,16 @@
 
 import asyncio
 import inspect
-import logging
 import os
 from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import httpx
 
 from s3edge.client.drivers.bounds import Received, Redirects, check_deadline, timeout_of
 from s3edge.client.drivers.connections import AsyncTransport, Connections, Transport
+from s3edge.client.drivers.loggers import ours
 from s3edge.client.drivers.reasons import reason_of
 from s3edge.client.effects import Ask, Body, Effect, Flow, Gather, HttpCall, HttpReply, Sleep, Work
 from s3edge.client.errors import ConfigurationError, ConnectionFailed, TimedOut
@@ -28,18 +27,6 @@ ANOTHER_LOOP = (
     "This AsyncClient was used on another event loop, which its connections belong to; make one"
     " on each loop, within the coroutine that asyncio.run() is given."
 )
-
-_ours: ContextVar[bool] = ContextVar("s3edge_client_call", default=False)
-
-
-class _NotOurs(logging.Filter):
-    """httpx logs whole URLs, signatures too: of this client's requests it logs nothing."""
-
-    def filter(self, record: logging.LogRecord) -> bool:  # noqa: ARG002 - the signature is given
-        return not _ours.get()
-
-
-logging.getLogger("httpx").addFilter(_NotOurs())
 
 
 class Driver:
@@ -78,6 +65,8 @@ class Driver:
                     effect = flow.throw(error)
                 else:
                     effect = flow.send(outcome)
+                    # It may be a token, and this frame is in the traceback of what fails later.
+                    del outcome
         except StopIteration as stop:
             value: T = stop.value
             return value
@@ -172,6 +161,8 @@ class AsyncDriver:
                     effect = flow.throw(error)
                 else:
                     effect = flow.send(outcome)
+                    # It may be a token, and this frame is in the traceback of what fails later.
+                    del outcome
         except StopIteration as stop:
             value: T = stop.value
             return value
@@ -269,7 +260,7 @@ def _network_errors(call: HttpCall) -> Generator[None, None, None]:
     """Turn httpx's errors into the client's own, which name no more of a URL than its origin."""
     scheme, host, port = origin_of(call.url)
     place = f"{scheme}://{host}:{port}"
-    token = _ours.set(True)
+    token = ours.set(True)
     try:
         yield
     except (httpx.TimeoutException, TimeoutError) as error:
@@ -281,9 +272,11 @@ def _network_errors(call: HttpCall) -> Generator[None, None, None]:
         reason = reason_of(error)
         said = type(error).__name__ if reason is None else reason.strerror
         raise ConnectionFailed(
-            f"{place} cannot be reached, or broke off ({said}).", retryable=True
-        ) from reason
+            f"{place} cannot be reached, or broke off ({said}).",
+            retryable=True,
+            # Without its frames: in the HTTP library's the headers are variables, the token among them.
+        ) from (None if reason is None else reason.with_traceback(None))
     except (httpx.InvalidURL, UnicodeError):  # the latter of a host's name that no resolver takes
         raise ConfigurationError("The URL cannot be used.") from None
     finally:
-        _ours.reset(token)
+        ours.reset(token)

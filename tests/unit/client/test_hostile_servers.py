@@ -2,12 +2,14 @@
 
 import gzip
 import json
+import logging
 import socket
 import tracemalloc
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from threading import Thread
+from traceback import TracebackException
 from typing import Any
 from uuid import UUID
 
@@ -248,3 +250,50 @@ async def test_a_list_that_does_not_move_ends(
     client: Any = api.client() if colour == "sync" else api.async_client()
     await refused(UnreadableAnswer, partial(listed, client.results()))
     assert len(api.requests) == len(cursors)
+
+
+def redirecting(connection: socket.socket) -> None:
+    """Answer a download with a signed address that nobody answers at."""
+    connection.sendall(
+        b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/m?signature=s3cret\r\n"
+        b"Content-Length: 0\r\n\r\n"
+    )
+
+
+async def test_no_secret_is_logged_of_a_redirect(
+    api: ScriptedApi, colour: Colour, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not by the HTTP library beneath either, which logs every header at its loudest."""
+    caplog.set_level(logging.DEBUG)
+
+    def result(connection: socket.socket) -> None:
+        data = json.dumps({"success": True, "data": result_with(f"{url}/m")}).encode()
+        head = f"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {len(data)}\r\n\r\n"
+        connection.sendall(head.encode() + data)
+
+    with server(result, redirecting) as url:
+        client = client_of(colour, url)
+        found = await done(client.result(RESULT_ID))
+        await refused(ConnectionFailed, found.mask.read)
+        await done(client.close())
+    assert "s3cret" not in caplog.text
+    assert "/api/v1/results/" in caplog.text
+
+
+@pytest.mark.parametrize("is_function", [True, False])
+async def test_no_token_is_in_a_tracebacks_variables(colour: Colour, is_function: bool) -> None:
+    """Tools that report errors send them along; here a connection breaks, and there is none."""
+    parts = ("s3", "cret-", "token")
+    with server(lambda connection: connection.close()) as url:
+        for address in (url, "http://127.0.0.1:1"):
+            token = (lambda: "".join(parts)) if is_function else "".join(parts)
+            client: Any = (Client if colour == "sync" else AsyncClient)(
+                base_url=address, token=token, max_retries=0
+            )
+            del token
+            error = await refused(ConnectionFailed, client.me)
+            shown = TracebackException.from_exception(error, capture_locals=True)
+            text = "".join(shown.format())
+            assert "_exchange" in text
+            assert "s3cret-token" not in text
+            await done(client.close())
