@@ -174,7 +174,6 @@ def _check(headers: Mapping[str, str]) -> None:
 def _response(session: Session, request: Request, url: str, reply: HttpReply) -> RawResponse[Any]:
     if not is_success(reply):
         raise error_of(reply, session.shown(url), session.surroundings.now())
-    check_plain(reply, session.shown(url))
     return RawResponse(
         reply.status,
         reply.headers,
@@ -185,8 +184,9 @@ def _response(session: Session, request: Request, url: str, reply: HttpReply) ->
 
 
 def _parsed(request: Request, reply: HttpReply, place: str) -> Any:
+    if request.is_json and (request.method == "HEAD" or reply.status == NO_CONTENT):
+        return None
+    check_plain(reply, place)
     if not request.is_json:
         return reply.body
-    if request.method == "HEAD" or reply.status == NO_CONTENT:
-        return None
     return data_of(reply, place)
