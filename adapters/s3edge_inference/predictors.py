@@ -42,6 +42,9 @@ class Segmentation:
         confidence: How sure the model is, from 0 to 1. An empty mask has 0.
         metadata: What else it says, as JSON: boxes and scores of what it found, say. It goes into the
             result's metadata, beside what is always there.
+
+    The server holds an answer to this, and to 64 KiB of labels and metadata: what no gateway would
+    believe fails that image, and the log says why.
     """
 
     mask_png: bytes

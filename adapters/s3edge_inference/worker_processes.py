@@ -10,6 +10,7 @@ from anyio import BrokenWorkerProcess, CapacityLimiter, to_process
 from s3edge.errors import Code, EdgeError
 from s3edge.values import ModelInfo
 from s3edge_inference.predictors import Predictor, Segmentation, UnreadableImage
+from s3edge_inference.raisable import raisable
 
 
 T = TypeVar("T")
@@ -60,7 +61,7 @@ class WorkerProcesses:
     async def _run(self, call: Callable[..., T], *arguments: object) -> T:
         try:
             return await to_process.run_sync(
-                call, *arguments, cancellable=True, limiter=self._limiter
+                _called, call, *arguments, cancellable=True, limiter=self._limiter
             )
         except (BrokenWorkerProcess, ProcessLookupError):
             # The second comes from anyio's own clean-up of a worker that is gone already.
@@ -77,6 +78,14 @@ def load_model(predictor: Predictor) -> ModelInfo:
     """Load a model here, and return which it is."""
     predictor.load()
     return predictor.info()
+
+
+def _called(call: Callable[..., T], *arguments: object) -> T:
+    """Call in a process; what is raised there is raised again in the server's."""
+    try:
+        return call(*arguments)
+    except BaseException as error:  # noqa: BLE001 - a model's exit is not the server's
+        raise raisable(error)  # noqa: B904 - it has its cause
 
 
 def _loaded_and_segmented(

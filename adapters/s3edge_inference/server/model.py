@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 import anyio
-import msgspec
-from attrs import evolve
 
 from s3edge.errors import Code, EdgeError
 from s3edge.values import ModelInfo
 from s3edge_inference.predictors import GpuMemory, Predictor, Segmentation, UnreadableImage
+from s3edge_inference.server.believable import believable
 from s3edge_inference.server.model_thread import ModelThread
 from s3edge_inference.server.options import HEALTH_TIMEOUT_S, NOT_LOADED_RETRY_AFTER_S
 from s3edge_inference.worker_processes import WorkerProcesses, load_model
@@ -130,13 +129,8 @@ def _read(answer: Sequence[Segmentation] | UnreadableImage, item: Item) -> Segme
     if len(answer) != len(prompts):
         message = f"the predictor gave {len(answer)} answers to {len(prompts)} prompts"
         raise ValueError(message)
-    # What is no JSON, an array's own numbers say, is the model's fault, and found before it is stored.
-    return [
-        evolve(
-            segmentation, metadata=msgspec.json.decode(msgspec.json.encode(segmentation.metadata))
-        )
-        for segmentation in answer
-    ]
+    # What no gateway would believe is the model's fault, and found before it is stored or written down.
+    return [believable(segmentation) for segmentation in answer]
 
 
 def _failed() -> EdgeError:

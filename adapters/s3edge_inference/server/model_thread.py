@@ -7,6 +7,8 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any, TypeVar
 
+from s3edge_inference.raisable import raisable
+
 
 T = TypeVar("T")
 
@@ -28,7 +30,12 @@ class ModelThread:
         self._thread: Thread | None = None
 
     async def run(self, call: Callable[[], T]) -> T:
-        """Return what a call returns; when this is cancelled, a call that has begun goes on alone."""
+        """
+        Return what a call returns; when this is cancelled, a call that has begun goes on alone.
+
+        Raises:
+            RuntimeError: The call raised what only a thread or a loop may end with; that is the cause.
+        """
         if self._thread is None:
             self._thread = Thread(target=self._serve, name=self._name, daemon=True)
             self._thread.start()
@@ -44,7 +51,7 @@ class ModelThread:
             try:
                 result = call()
             except BaseException as error:  # noqa: BLE001 - it belongs to who called
-                future.set_exception(error)
+                future.set_exception(raisable(error))
             else:
                 future.set_result(result)
             # Images are large: nothing is kept until the next call comes.
