@@ -7,6 +7,7 @@ file and would stop everybody else. Decoding is the model's business, behind its
 that is cut short behind its header is accepted here and refused, with a refund, there.
 """
 
+import re
 import zlib
 from collections.abc import Callable, Mapping
 from typing import Literal, overload
@@ -35,6 +36,9 @@ MAX_JPEG_SEGMENTS = 4096
 """Before the first frame; a photograph has a few dozen, and each costs time."""
 
 _MARKER = 0xFF
+_FILL = re.compile(rb"\xff*")
+"""Any number of these may stand before a marker; its own first byte is the last of them."""
+
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """SOF0 to SOF15; the three left out are DHT, JPG and DAC."""
 
@@ -154,8 +158,7 @@ def _jpeg_size(prefix: bytes) -> tuple[int, int]:
     """
     at = 2
     for _ in range(MAX_JPEG_SEGMENTS):
-        while _slice(prefix, at, 2) == b"\xff\xff":
-            at += 1
+        at = _behind_fill(prefix, at)
         marker = _slice(prefix, at, 2)
         if marker[0] != _MARKER or marker[1] in _BEFORE_NO_FRAME:
             raise ValueError(marker)
@@ -166,6 +169,12 @@ def _jpeg_size(prefix: bytes) -> tuple[int, int]:
             raise ValueError(length)
         at += 2 + length
     raise ValueError("too many segments")
+
+
+def _behind_fill(prefix: bytes, at: int) -> int:
+    """Return where the marker begins; not byte by byte, because a file may be fill and nothing else."""
+    fill = _FILL.match(prefix, at)
+    return at if fill is None else max(at, fill.end() - 1)
 
 
 def _webp_size(prefix: bytes) -> tuple[int, int]:

@@ -25,7 +25,13 @@ import anyio
 from s3edge.errors import Code, EdgeError, unavailable
 from s3edge.ports import ObjectStorage
 from s3edge.rules.image_hosts import host_of
-from s3edge.rules.images import MAX_IMAGE_BYTES, SNIFF_BYTES, read_header, sniff
+from s3edge.rules.images import (
+    MAX_HEADER_BYTES,
+    MAX_IMAGE_BYTES,
+    SNIFF_BYTES,
+    read_header,
+    sniff,
+)
 from s3edge.rules.keys import is_upload_of
 from s3edge_aiohttp import (
     AnswerStream,
@@ -166,7 +172,8 @@ def _check(image: bytes) -> None:
     if content_type is None:
         raise _no_image()
     try:
-        read_header(image, content_type, complete=True)
+        # As far as a gateway looks, and no further: what begins behind it is refused there, too.
+        read_header(image[:MAX_HEADER_BYTES], content_type, complete=True)
     except EdgeError as error:
         # It speaks of a form's field, and there is no form here.
         raise _refusal("; ".join(detail.message for detail in error.details)) from None

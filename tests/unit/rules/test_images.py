@@ -166,6 +166,25 @@ def test_a_jpeg_with_a_large_profile_before_its_size_is_read() -> None:
     assert (header.width, header.height) == (WIDTH, HEIGHT)
 
 
+@pytest.mark.parametrize("fill", [1, 2, 3, 1000, MAX_HEADER_BYTES - 2000])
+def test_fill_before_a_marker_is_passed_over(fill: int) -> None:
+    """Any number of 0xFF bytes may stand there, by the standard; also where the bytes end meanwhile."""
+    photograph = encoded(noise(), "JPEG")
+    content = photograph[:2] + b"\xff" * fill + photograph[2:]
+
+    assert read_header(content[: 2 + fill], "image/jpeg", complete=False) is None
+    header = read_header(content, "image/jpeg", complete=True)
+    assert (header.width, header.height) == (WIDTH, HEIGHT)
+
+
+@pytest.mark.parametrize("size", [3, 4, MAX_IMAGE_BYTES])
+def test_a_jpeg_that_is_all_fill_is_refused(size: int) -> None:
+    """It names no dimensions, however long it is."""
+    content = b"\xff\xd8" + b"\xff" * (size - 2)
+    with pytest.raises(EdgeError, match="header cannot be read"):
+        read_header(content, "image/jpeg", complete=True)
+
+
 def test_a_header_beyond_the_first_mebibyte_is_refused() -> None:
     """Dimensions that stand too far into a file are not looked for any longer."""
     content = with_segments_first(encoded(noise(), "JPEG"), MAX_HEADER_BYTES + 1000)
