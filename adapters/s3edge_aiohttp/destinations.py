@@ -8,12 +8,28 @@ gets no further than a plain one.
 
 import errno
 import socket
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from collections.abc import Collection
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any
 
 
 _NAT64 = IPv6Network("64:ff9b::/96")
 """RFC 6052: the last 32 bits are the IPv4 address that is reached."""
+
+_OTHERS: Collection[IPv4Network | IPv6Network] = (
+    IPv4Network("192.0.0.0/24"),
+    IPv4Network("192.88.99.0/24"),
+    IPv4Network("168.63.129.16/32"),
+    IPv6Network("fec0::/10"),
+    IPv6Network("3fff::/20"),
+)
+"""
+What ``ipaddress`` takes for global, in some of its versions.
+
+Protocol assignments (RFC 6890), relays of 6to4 (RFC 7526), the host of every virtual machine at Azure
+(learn.microsoft.com, "What is IP address 168.63.129.16?"), site-local addresses (RFC 3879), documentation
+(RFC 9637).
+"""
 
 _LAST_32_BITS = 0xFFFFFFFF
 
@@ -61,6 +77,8 @@ def _is_public(address: IPv4Address | IPv6Address) -> bool:
         embedded = _embedded(address)
         if embedded is not None:
             return _is_public(embedded)
+    if any(address in network for network in _OTHERS):
+        return False
     return address.is_global and not (address.is_multicast or address.is_reserved)
 
 
