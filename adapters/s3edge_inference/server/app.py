@@ -98,7 +98,11 @@ class InferenceServer:
                 Route(MODEL_INFO_PATH, self._model_info),
                 Route(METRICS_PATH, self._metrics_text),
             ],
-            exception_handlers={Refused: _respond, HTTPException: _respond_plainly},
+            exception_handlers={
+                Refused: _respond,
+                HTTPException: _respond_plainly,
+                Exception: _respond_to_unforeseen,
+            },
             lifespan=self._lifespan,
         )
 
@@ -209,3 +213,9 @@ async def _respond_plainly(request: Request, error: Exception) -> Response:  # n
     assert isinstance(error, HTTPException)  # noqa: S101 - likewise
     status = HTTPStatus(error.status_code)
     return json_response({"error": status.name, "message": error.detail}, status, error.headers)
+
+
+async def _respond_to_unforeseen(request: Request, error: Exception) -> Response:  # noqa: ARG001 - as above
+    """Answer in the API's words; the error goes on to the log, with its trace."""
+    failed = EdgeError(Code.INFERENCE_FAILED, "The inference server failed.")
+    return refused(failed).response()

@@ -15,6 +15,9 @@ IDLE_TIMEOUT_S = 5.0
 RECORD_TIMEOUT_S = 3.0
 """How long an answer waits for the database: the gateway records it too."""
 
+RECORD_PAUSE_S = 5.0
+"""How long no answer waits for a database that has let one wait in vain."""
+
 REMEMBERED_ANSWERS = 4096
 """Tasks whose answers are kept for repeats; older ones are run again, to the same mask."""
 

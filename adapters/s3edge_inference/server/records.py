@@ -2,7 +2,8 @@
 Writes into the database that a task is worked on, and how it ended.
 
 The gateway records the same from the answer, and of the two the first wins. So whatever goes wrong here
-costs nobody anything: it is counted, said once until it works again, and the answer goes out.
+costs nobody anything: it is counted, said once until it works again, and the answer goes out. A database
+that hangs would cost every answer its time, so one write in a while tries it and the others are left out.
 """
 
 import logging
@@ -16,7 +17,7 @@ from s3edge.ports import Database
 from s3edge.rules.outcomes import outcome_of
 from s3edge.values import Prediction
 from s3edge_inference.server.metrics import Metrics
-from s3edge_inference.server.options import RECORD_TIMEOUT_S
+from s3edge_inference.server.options import RECORD_PAUSE_S, RECORD_TIMEOUT_S
 
 
 _log = logging.getLogger(__name__)
@@ -31,12 +32,18 @@ class Records:
     Args:
         database: Where to; ``None`` to write nothing.
         metrics: Are told how long it took, and what was not written.
+        timeout_s: How long a write may take.
     """
 
-    def __init__(self, database: Database | None, metrics: Metrics) -> None:
+    def __init__(
+        self, database: Database | None, metrics: Metrics, *, timeout_s: float = RECORD_TIMEOUT_S
+    ) -> None:
         self._database = database
         self._metrics = metrics
+        self._timeout_s = timeout_s
         self._is_failing = False
+        self._hangs = False
+        self._next_try_at = 0.0
 
     async def started(self, task_id: UUID) -> None:
         """Write that a task is being worked on."""
@@ -61,20 +68,36 @@ class Records:
         await self._write(lambda: database.fail_task(task_id, code, error.message))
 
     async def _write(self, write: Callable[[], Awaitable[bool]]) -> None:
+        if self._hangs:
+            if anyio.current_time() < self._next_try_at:
+                self._metrics.unrecorded()
+                return
+            self._next_try_at = anyio.current_time() + self._timeout_s + RECORD_PAUSE_S
         try:
-            with self._metrics.timed("record"), anyio.fail_after(RECORD_TIMEOUT_S):
+            with self._metrics.timed("record"), anyio.fail_after(self._timeout_s):
                 await write()
-        except (EdgeError, TimeoutError) as error:
-            self._metrics.unrecorded()
-            if not self._is_failing:
-                reason = error.message if isinstance(error, EdgeError) else "it does not answer"
-                _log.warning(
-                    "the database does not take what becomes of tasks, so only the gateway records it:"
-                    " %s",
-                    reason,
-                )
-            self._is_failing = True
+        except EdgeError as error:
+            self._failed(error.message)
+            return
+        except TimeoutError:
+            self._hangs = True
+            self._next_try_at = anyio.current_time() + RECORD_PAUSE_S
+            self._failed("it does not answer")
+            return
+        except Exception as error:  # noqa: BLE001 - an adapter's fault, logged with its trace
+            _log.exception("the database's adapter raised an unforeseen error")
+            self._failed(f"an unforeseen error ({type(error).__name__})")
             return
         if self._is_failing:
             _log.warning("the database takes again what becomes of tasks")
-        self._is_failing = False
+        self._is_failing = self._hangs = False
+
+    def _failed(self, reason: str) -> None:
+        """Count a write that was not taken, and say so once."""
+        self._metrics.unrecorded()
+        if not self._is_failing:
+            _log.warning(
+                "the database does not take what becomes of tasks, so only the gateway records it: %s",
+                reason,
+            )
+        self._is_failing = True

@@ -12,7 +12,6 @@ A task goes on when the request that began it is gone, because the gateway comes
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
 from uuid import UUID
 
 import anyio
@@ -124,6 +123,8 @@ class Tasks:
         if run is None:
             self._admit()
             run = self._running[wanted.task_id] = _Run(wanted)
+            # Beside it, since nothing has to wait for it: after an outcome it changes nothing.
+            group.start_soon(self._records.started, wanted.task_id)
             group.start_soon(self._carry_out, run)
         else:
             _check_repeat(run.wanted, wanted)
@@ -159,6 +160,7 @@ class Tasks:
         except Exception:  # noqa: BLE001 - logged with its trace; who waits must have an answer
             _log.exception("task %s raised an unforeseen error", task_id)
             run.outcome = EdgeError(Code.INFERENCE_FAILED, "The model could not be run.")
+            await self._records.failed(task_id, run.outcome)
         finally:
             del self._running[task_id]
             run.ended.set()
@@ -166,7 +168,7 @@ class Tasks:
             self._ended = anyio.Event()
 
     async def _run(self, wanted: Wanted) -> Answer:
-        image = await self._image(wanted)
+        image = await self._images.read(wanted.image_url, wanted.user_id)
         segmentations, elapsed_ms = await self._batcher.segment((image, wanted.prompts))
         with self._metrics.timed("upload"):
             predictions = [
@@ -181,26 +183,6 @@ class Tasks:
             elapsed_ms,
         )
         return Answer(predictions, elapsed_ms)
-
-    async def _image(self, wanted: Wanted) -> bytes:
-        """Read the image, and say meanwhile that the task is being worked on."""
-        outcome: Sequence[bytes | EdgeError] = ()
-
-        async def read() -> None:
-            nonlocal outcome
-            try:
-                outcome = [await self._images.read(wanted.image_url, wanted.user_id)]
-            except EdgeError as error:
-                # A task group would wrap it.
-                outcome = [error]
-
-        async with anyio.create_task_group() as group:
-            group.start_soon(self._records.started, wanted.task_id)
-            group.start_soon(read)
-        [image] = outcome
-        if isinstance(image, EdgeError):
-            raise image
-        return image
 
     async def _stored(
         self, wanted: Wanted, index: int, segmentation: Segmentation, elapsed_ms: float

@@ -5,6 +5,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from typing import Any
 from uuid import UUID, uuid4
 
 import anyio
@@ -65,6 +66,7 @@ class ScriptedModel(Predictor):
         self.may_load.set()
         self.may_run.set()
         self.is_broken = False
+        self.parameters: Any = 7
         self.has_begun = threading.Semaphore(0)
         self.batches: list[Sequence[tuple[bytes, Sequence[str]]]] = []
 
@@ -76,7 +78,14 @@ class ScriptedModel(Predictor):
 
     def info(self) -> ModelInfo:
         """Say something that is easily recognised."""
-        return ModelInfo(self.model_name, self.model_version, 7, 0.5, "cuda:0", "bfloat16")
+        return ModelInfo(
+            self.model_name,
+            self.model_version,
+            self.parameters,
+            0.5,
+            "cuda:0",
+            "bfloat16",
+        )
 
     def memory(self) -> GpuMemory:
         """Say something that is easily recognised."""
@@ -354,6 +363,17 @@ def test_a_storage_that_is_of_no_use_is_said_at_the_start(
     with serving(ScriptedModel(), LockedStorage("http://images.invalid", SystemClock())) as served:
         served.until("model_loaded", 1)
     assert "the storage cannot be used now: It refuses the keys." in caplog.messages
+
+
+def test_an_unforeseen_error_is_answered_in_the_apis_words(
+    model: ScriptedModel, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Here a model's author has said what no JSON can carry; the log has the trace."""
+    model.parameters = object()
+    served: Served = request.getfixturevalue("loaded")
+    answer = served.client.get("/api/v1/model/info", headers={"X-API-Key": KEY})
+    assert (answer.status_code, answer.json()["error"]) == (500, "INFERENCE_FAILED")
+    assert "Traceback" in caplog.text
 
 
 def test_concurrent_requests_go_through_the_model_together(loaded: Served) -> None:
