@@ -74,8 +74,12 @@ class EngineBackend:
 
     @property
     def failure(self) -> str | None:
-        """Why the model could not be loaded, in one line; else ``None``."""
+        """Why the model could not be loaded, or is lost, in one line; else ``None``."""
         return self._engine.failure
+
+    async def until_failed(self) -> None:
+        """Return when there is a ``failure``, after which every task is refused."""
+        await self._engine.failed.wait()
 
     async def load(self) -> None:
         """Load the model; until that was done, every task is refused with ``MODEL_NOT_LOADED``."""

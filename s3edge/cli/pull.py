@@ -50,7 +50,7 @@ def work(environ: Mapping[str, str], predictor: str | None) -> None:
         await _until_usable(pull.deployment.gateway.storage)
         return True
 
-    run_until_stopped(pull.deployment, load)
+    run_until_stopped(pull.deployment, load, model.until_failed)
     if model.failure is not None:
         raise Failed(one_line(model.failure))
     click.echo(STOPPED, err=True)

@@ -69,18 +69,27 @@ def check_dispatch(settings: Settings) -> None:
         raise Failed(message, WRONG_USAGE)
 
 
-def run_until_stopped(deployment: Deployment, load: Load | None = None) -> None:
+def run_until_stopped(
+    deployment: Deployment,
+    load: Load | None = None,
+    until_failed: Callable[[], Awaitable[None]] | None = None,
+) -> None:
     """
     Run a worker until a signal asks it to stop.
 
     Args:
         deployment: Its gateway runs the tasks that its queue hands out.
         load: What must be done before; returns whether it worked, and else nothing is taken.
+        until_failed: Returns when no task can be run any more, which stops it as a signal does.
     """
-    anyio.run(_work, deployment, load, backend_options={"use_uvloop": True})
+    anyio.run(_work, deployment, load, until_failed, backend_options={"use_uvloop": True})
 
 
-async def _work(deployment: Deployment, load: Load | None) -> None:
+async def _work(
+    deployment: Deployment,
+    load: Load | None,
+    until_failed: Callable[[], Awaitable[None]] | None,
+) -> None:
     gateway, queue = deployment.gateway, deployment.queue
     assert queue is not None  # noqa: S101 - for the type checker: there is one where dispatch says so
     stop = anyio.Event()
@@ -94,7 +103,13 @@ async def _work(deployment: Deployment, load: Load | None) -> None:
             err=True,
         )
 
+    async def stop_when_failed(until_failed: Callable[[], Awaitable[None]]) -> None:
+        await until_failed()
+        stop.set()
+
     async with anyio.create_task_group() as group:
+        if until_failed is not None:
+            group.start_soon(stop_when_failed, until_failed)
         await group.start(_stop_by_signal, stop, gateway.options.grace_s)
         await run_worker(gateway, queue, stop, prepare)
         group.cancel_scope.cancel()

@@ -26,7 +26,7 @@ def build_inference(
     Args:
         settings: What to build.
         bound_url: How the server is reached.
-        give_up: Called when the model cannot be loaded.
+        give_up: Called when the model cannot be loaded, or hangs.
 
     Raises:
         SettingsError: A setting is missing or cannot be used.

@@ -59,7 +59,7 @@ class InferenceServer:
         storage: Where uploads are read and masks are kept.
         database: Where the server writes what becomes of tasks by itself, if anywhere.
         options: The key and the limits.
-        give_up: Called when the model cannot be loaded, so that the process ends.
+        give_up: Called when the model cannot be loaded, or hangs, so that the process ends.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class InferenceServer:
 
     @property
     def failure(self) -> str | None:
-        """Why the model could not be loaded, in one line; else ``None``."""
+        """Why the model could not be loaded, or is lost, in one line; else ``None``."""
         return self._engine.failure
 
     def app(self) -> Starlette:
@@ -130,10 +130,9 @@ class InferenceServer:
 
     async def _load_and_serve(self) -> None:
         await self._engine.load()
-        if self.failure is not None:
-            self._give_up()
-            return
-        await self._engine.serve()
+        if self.failure is None:
+            await self._engine.serve()
+        self._give_up()
 
     async def _check_dependencies(self) -> None:
         """Say at the start what will be of no use, such as keys that are wrong."""
@@ -146,6 +145,8 @@ class InferenceServer:
 
     async def _health(self, request: Request) -> Response:  # noqa: ARG002 - Starlette's signature
         status = "ok" if self._stops_at is None else "stopping"
+        if self._model.hangs:
+            status = "hanging"
         memory = await self._model.memory()
         return json_response(health_answer(status, is_loaded=self._model.is_loaded, memory=memory))
 

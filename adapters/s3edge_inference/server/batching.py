@@ -76,6 +76,7 @@ class Batcher:
         Raises:
             EdgeError: What the model says of the image.
         """
+        self._model.check_hangs()
         waiting = _Waiting(item, time.monotonic())
         self._queue.append(waiting)
         self._came.set()
@@ -86,13 +87,13 @@ class Batcher:
         return waiting.answer, waiting.elapsed_ms
 
     async def serve(self) -> None:
-        """Run batches until cancelled."""
+        """Run batches until cancelled, or until the model hangs; then whatever waits is refused."""
         async with anyio.create_task_group() as group:
             for _ in range(self._model.lanes):
                 group.start_soon(self._serve_lane)
 
     async def _serve_lane(self) -> None:
-        while True:
+        while not self._model.hangs:
             await self._until_there_are(1)
             waits_s = self._queue[0].since + self._wait_s - time.monotonic()
             with anyio.move_on_after(max(0.0, waits_s)):
@@ -112,9 +113,19 @@ class Batcher:
         for waiting in batch:
             self._metrics.took("wait", started - waiting.since)
         with self._metrics.timed("predict"):
-            answers = await self._model.run([waiting.item for waiting in batch])
+            answers = await self._answers(batch)
         self._lately_s = time.monotonic() - started
         for waiting, answer in zip(batch, answers, strict=True):
             waiting.elapsed_ms = round(self._lately_s * 1000, 3)
             waiting.answer = answer
             waiting.ended.set()
+
+    async def _answers(self, batch: Sequence[_Waiting]) -> Sequence[Segmented]:
+        try:
+            return await self._model.run([waiting.item for waiting in batch])
+        except EdgeError as error:
+            for waiting in self._queue:
+                waiting.answer = error
+                waiting.ended.set()
+            self._queue.clear()
+            return [error for _ in batch]

@@ -7,6 +7,8 @@ model itself, and each task's way through them.
 
 import logging
 
+import anyio
+
 from s3edge.errors import EdgeError
 from s3edge.ports import Database, ObjectStorage
 from s3edge_inference.predictors import Predictor, PredictorUnavailable
@@ -41,7 +43,8 @@ class Engine:
         tasks: All that are under way.
         metrics: What there is to tell of it.
         capacity: How many tasks keep the model busy; of more, the others would only wait.
-        failure: Why the model could not be loaded, in one line; else ``None``.
+        failure: Why the model could not be loaded, or is lost, in one line; else ``None``.
+        failed: Set when there is a failure.
     """
 
     def __init__(
@@ -52,8 +55,10 @@ class Engine:
         options: ServerOptions,
     ) -> None:
         self.failure: str | None = None
+        self.failed = anyio.Event()
+        self._batch_timeout_s = options.batch_timeout_s
         self.metrics = metrics = Metrics()
-        self.model = Model(predictor)
+        self.model = Model(predictor, timeout_s=options.batch_timeout_s)
         self.images = Images(storage, options, metrics)
         self._batcher = batcher = Batcher(
             self.model, size=options.batch_size, wait_s=options.batch_wait_s, metrics=metrics
@@ -85,7 +90,15 @@ class Engine:
         else:
             info = self.model.info
             _log.info("loaded %s %s on %s", info.model_name, info.model_version, info.device)
+            return
+        self.failed.set()
 
     async def serve(self) -> None:
-        """Run what is asked for, until cancelled; the model is loaded."""
+        """Run what is asked for, until cancelled, or until the model hangs; then ``failure`` says so."""
         await self._batcher.serve()
+        self.failure = (
+            f"the model has not ended a batch in {self._batch_timeout_s:g} s, so the GPU or its driver"
+            " hangs; start again, elsewhere if it hangs again"
+        )
+        _log.error("%s", self.failure)
+        self.failed.set()

@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 import anyio
 
-from s3edge.errors import Code, EdgeError
+from s3edge.errors import Code, EdgeError, unavailable
 from s3edge.values import ModelInfo
 from s3edge_inference.predictors import GpuMemory, Predictor, Segmentation, UnreadableImage
 from s3edge_inference.server.believable import believable
@@ -33,18 +33,23 @@ class Model:
 
     Args:
         predictor: Segments.
+        timeout_s: How long a batch may run.
 
     Attributes:
+        hangs: Whether a batch has not ended in that time. The thread is lost with it, and so is the GPU
+            as a rule: nothing helps but another process.
         lanes: How many batches may run at once.
     """
 
-    def __init__(self, predictor: Predictor) -> None:
+    def __init__(self, predictor: Predictor, *, timeout_s: float) -> None:
         self._predictor = predictor
         self._workers = WorkerProcesses(predictor) if predictor.in_processes else None
         self._thread = ModelThread("s3edge-model")
         # Beside the other, which may be busy for long.
         self._asking = ModelThread("s3edge-gpu-memory")
+        self._timeout_s = timeout_s
         self._info: ModelInfo | None = None
+        self.hangs = False
         self.lanes = 1 if self._workers is None else self._workers.capacity
 
     @property
@@ -94,11 +99,18 @@ class Model:
         return None
 
     async def run(self, items: Sequence[Item]) -> Sequence[Segmented]:
-        """Return what became of each image; one that breaks the model breaks it for itself alone."""
+        """
+        Return what became of each image; one that breaks the model breaks it for itself alone.
+
+        Raises:
+            EdgeError: ``SERVICE_UNAVAILABLE``, retryable: the model hangs.
+        """
         if self._workers is not None:
-            return [await _in_process(self._workers, item) for item in items]
+            return [await self._in_process(self._workers, item) for item in items]
         try:
             return await self._in_thread(items)
+        except EdgeError:
+            raise
         except Exception:  # noqa: BLE001 - a library's, logged with its trace
             _log.exception("the model failed on a batch of %d", len(items))
         if len(items) == 1:
@@ -107,18 +119,33 @@ class Model:
         return [answer for item in items for answer in await self.run([item])]
 
     async def _in_thread(self, items: Sequence[Item]) -> Sequence[Segmented]:
-        answers = await self._thread.run(lambda: self._predictor.segment_batch(items))
-        return [_read(answer, item) for answer, item in zip(answers, items, strict=True)]
+        self.check_hangs()
+        with anyio.move_on_after(self._timeout_s):
+            answers = await self._thread.run(lambda: self._predictor.segment_batch(items))
+            return [_read(answer, item) for answer, item in zip(answers, items, strict=True)]
+        self.hangs = True
+        raise _hanging()
 
+    async def _in_process(self, workers: WorkerProcesses, item: Item) -> Segmented:
+        try:
+            # A process that hangs is killed when nobody waits for it any more; the next is a new one.
+            with anyio.fail_after(self._timeout_s):
+                return _read(await workers.segment(*item), item)
+        except EdgeError as error:
+            return error
+        except Exception:  # noqa: BLE001 - as above
+            _log.exception("the model failed on an image")
+            return _failed()
 
-async def _in_process(workers: WorkerProcesses, item: Item) -> Segmented:
-    try:
-        return _read(await workers.segment(*item), item)
-    except EdgeError as error:
-        return error
-    except Exception:  # noqa: BLE001 - as above
-        _log.exception("the model failed on an image")
-        return _failed()
+    def check_hangs(self) -> None:
+        """
+        Refuse what would wait for a model that does not come back.
+
+        Raises:
+            EdgeError: ``SERVICE_UNAVAILABLE``, retryable.
+        """
+        if self.hangs:
+            raise _hanging()
 
 
 def _read(answer: Sequence[Segmentation] | UnreadableImage, item: Item) -> Segmented:
@@ -135,3 +162,7 @@ def _read(answer: Sequence[Segmentation] | UnreadableImage, item: Item) -> Segme
 
 def _failed() -> EdgeError:
     return EdgeError(Code.INFERENCE_FAILED, "The model could not be run.")
+
+
+def _hanging() -> EdgeError:
+    return unavailable("The model does not answer; try another server.", retry_after_s=1)

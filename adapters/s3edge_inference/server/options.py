@@ -18,6 +18,9 @@ RECORD_TIMEOUT_S = 3.0
 RECORD_PAUSE_S = 5.0
 """How long no answer waits for a database that has let one wait in vain."""
 
+BATCH_TIMEOUT_S = 600.0
+"""How long a batch may run: far above what the slowest model takes for ten prompts on every image."""
+
 REMEMBERED_ANSWERS = 4096
 """Tasks whose answers are kept for repeats; older ones are run again, to the same mask."""
 
@@ -41,6 +44,7 @@ class ServerOptions:
         image_timeout_s: How long reading an image may take.
         batch_size: How many images go through the model together, at the most.
         batch_wait_s: How long the first of them waits for others.
+        batch_timeout_s: When a batch that has not ended is taken for one that never will.
         queue: How many tasks may be under way; one more is refused.
         grace_s: How long tasks may take to end on a stop.
     """
@@ -51,5 +55,6 @@ class ServerOptions:
     image_timeout_s: float = 20.0
     batch_size: int = 8
     batch_wait_s: float = 0.01
+    batch_timeout_s: float = BATCH_TIMEOUT_S
     queue: int = 128
     grace_s: float = 10.0

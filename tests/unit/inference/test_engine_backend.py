@@ -163,6 +163,25 @@ async def test_another_users_upload_is_refused(
     assert caught.value.message == "The image is not one of this user's uploads."
 
 
+async def test_a_model_that_hangs_is_a_failure(
+    model: ScriptedModel, storage: MemoryObjectStorage
+) -> None:
+    """The task is for another worker, and this one is told to end."""
+    model.may_run.clear()
+    user_id = uuid4()
+    request = PredictRequest(uuid4(), user_id, await upload(storage, user_id), "red")
+    options = ServerOptions(key="", batch_timeout_s=0.1)
+    with anyio.fail_after(TIMEOUT_S):
+        async with EngineBackend(model, storage, options) as backend:
+            await backend.load()
+            with pytest.raises(EdgeError) as caught:
+                await backend.predict(request)
+            await backend.until_failed()
+    model.may_run.set()
+    assert caught.value.retryable
+    assert "has not ended a batch" in (backend.failure or "")
+
+
 async def test_the_end_drops_what_still_runs(
     model: ScriptedModel, storage: MemoryObjectStorage
 ) -> None:

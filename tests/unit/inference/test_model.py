@@ -52,6 +52,11 @@ def answer_with(**fields: Any) -> Segmentation:
     return Segmentation(**{**good, **fields})
 
 
+def loadable(predictor: Predictor) -> Model:
+    """Return a model that has time."""
+    return Model(predictor, timeout_s=TIMEOUT_S)
+
+
 def raising(error: BaseException) -> Callable[[], object]:
     """Return a page of the book."""
 
@@ -82,7 +87,7 @@ NOT_THE_CALLERS = [
 @pytest.mark.parametrize("error", NOT_THE_CALLERS, ids=lambda error: type(error).__name__)
 async def test_whatever_a_model_raises_is_one_images_failure(error: BaseException) -> None:
     """The next image of the batch, and the next batch, go through."""
-    model = Model(WhimsicalModel({"whim": raising(error)}))
+    model = loadable(WhimsicalModel({"whim": raising(error)}))
     async with asyncio.timeout(TIMEOUT_S):
         await model.load()
         failed, well = await model.run([(IMAGE, ["whim"]), (IMAGE, ["a cat"])])
@@ -95,7 +100,7 @@ async def test_whatever_a_model_raises_is_one_images_failure(error: BaseExceptio
 @pytest.mark.parametrize("error", NOT_THE_CALLERS, ids=lambda error: type(error).__name__)
 async def test_whatever_loading_raises_is_an_error(error: BaseException) -> None:
     """The server ends with a line that says so, and the log has the cause."""
-    model = Model(WhimsicalModel({"load": raising(error)}))
+    model = loadable(WhimsicalModel({"load": raising(error)}))
     async with asyncio.timeout(TIMEOUT_S):
         with pytest.raises(RuntimeError, match=type(error).__name__) as caught:
             await model.load()
@@ -131,7 +136,7 @@ async def test_what_no_gateway_believes_is_one_images_failure(
 ) -> None:
     """Or it would take the server for broken, for everybody; the log tells the model's author."""
     fields, reason = UNBELIEVABLE[whim]
-    model = Model(WhimsicalModel({whim: lambda: fields}))
+    model = loadable(WhimsicalModel({whim: lambda: fields}))
     async with asyncio.timeout(TIMEOUT_S):
         await model.load()
         failed, well = await model.run([(IMAGE, [whim]), (IMAGE, ["a cat"])])
@@ -144,7 +149,7 @@ async def test_what_no_gateway_believes_is_one_images_failure(
 async def test_arrays_own_numbers_and_texts_are_taken_for_what_they_are() -> None:
     """A model's author meets them at every turn; they leave as plain values."""
     fields = {"confidence": np.float32(0.5), "labels": [np.str_("a cat")]}
-    model = Model(WhimsicalModel({"numpy": lambda: fields}))
+    model = loadable(WhimsicalModel({"numpy": lambda: fields}))
     await model.load()
     [[answer]] = await model.run([(IMAGE, ["numpy"])])  # type: ignore[misc]
     assert answer == answer_with()

@@ -191,11 +191,20 @@ class LockedStorage(MemoryObjectStorage):
 
 
 @contextmanager
-def serving(model: ScriptedModel, storage: MemoryObjectStorage | None = None) -> Iterator[Served]:
+def serving(
+    model: ScriptedModel, storage: MemoryObjectStorage | None = None, batch_timeout_s: float = 600
+) -> Iterator[Served]:
     """Run a server on a free port."""
     storage = storage or MemoryObjectStorage("http://images.invalid", SystemClock())
     gave_up = threading.Event()
-    options = ServerOptions(KEY, batch_size=BATCH_SIZE, batch_wait_s=0.05, queue=QUEUE, grace_s=2)
+    options = ServerOptions(
+        KEY,
+        batch_size=BATCH_SIZE,
+        batch_wait_s=0.05,
+        batch_timeout_s=batch_timeout_s,
+        queue=QUEUE,
+        grace_s=2,
+    )
     server = InferenceServer(model, storage, None, options, give_up=gave_up.set)
     with ExitStack() as stack:
         listener = stack.enter_context(bind("127.0.0.1", 0))
@@ -365,14 +374,31 @@ def test_a_storage_that_is_of_no_use_is_said_at_the_start(
     assert "the storage cannot be used now: It refuses the keys." in caplog.messages
 
 
+def test_a_model_that_hangs_ends_the_server(model: ScriptedModel) -> None:
+    """Whoever waits is sent elsewhere, nothing new is taken, ``/health`` says it, and it gives up."""
+    with serving(model, batch_timeout_s=1) as served:
+        served.until("model_loaded", 1)
+        image_url = served.upload(png("white"))
+        asked = [served.held(image_url), served.asked(served.body(image_url))]
+        assert served.gave_up.wait(TIMEOUT_S)
+        assert "has not ended a batch in 1 s" in (served.server.failure or "")
+        asked.append(served.asked(served.body(image_url)))
+        for answer in asked:
+            assert answer.result().status_code == 503
+            assert answer.result().json()["message"].startswith("The model does not answer")
+        health = served.client.get("/health").json()
+        assert (health["status"], health["model_loaded"]) == ("hanging", True)
+
+
 def test_an_unforeseen_error_is_answered_in_the_apis_words(
-    model: ScriptedModel, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
+    model: ScriptedModel, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Here a model's author has said what no JSON can carry; the log has the trace."""
     model.parameters = object()
-    served: Served = request.getfixturevalue("loaded")
-    answer = served.client.get("/api/v1/model/info", headers={"X-API-Key": KEY})
-    assert (answer.status_code, answer.json()["error"]) == (500, "INFERENCE_FAILED")
+    with serving(model) as served:
+        served.until("model_loaded", 1)
+        answer = served.client.get("/api/v1/model/info", headers={"X-API-Key": KEY})
+        assert (answer.status_code, answer.json()["error"]) == (500, "INFERENCE_FAILED")
     assert "Traceback" in caplog.text
 
 
