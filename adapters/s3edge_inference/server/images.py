@@ -14,7 +14,9 @@ A host that is down or answers 5xx may be tried again; everything else is refuse
 task ends with its refund and no bad address is asked five times.
 """
 
+import logging
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 from types import TracebackType
 from typing import Self
@@ -32,7 +34,7 @@ from s3edge.rules.images import (
     read_header,
     sniff,
 )
-from s3edge.rules.keys import is_upload_of
+from s3edge.rules.keys import is_upload_of, upload_prefix
 from s3edge_aiohttp import (
     AnswerStream,
     ForbiddenAddressError,
@@ -45,6 +47,8 @@ from s3edge_inference.server.options import IDLE_TIMEOUT_S, MAX_DOWNLOADS, Serve
 
 
 _HOST = "the image's host"
+
+_log = logging.getLogger(__name__)
 
 _BUSY = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
 
@@ -94,14 +98,31 @@ class Images:
                 when it may be later.
         """
         key = self._storage.key_of(image_url)
-        async with self._host_places if key is None else self._storage_places:
+        async with self._place(self._host_places if key is None else self._storage_places):
             with self._metrics.timed("download"):
                 image = await (
-                    self._download(image_url) if key is None else self._upload(key, user_id)
+                    self._download(image_url, user_id)
+                    if key is None
+                    else self._upload(key, user_id)
                 )
         with self._metrics.timed("check"):
             _check(image)
         return image
+
+    @asynccontextmanager
+    async def _place(self, places: anyio.CapacityLimiter) -> AsyncIterator[None]:
+        """Hold one of the places; who waits for it as long as an image may take goes elsewhere."""
+        try:
+            with anyio.fail_after(self._options.image_timeout_s):
+                await places.acquire()
+        except TimeoutError:
+            raise unavailable(
+                "Too many images are being read; try again.", retry_after_s=1
+            ) from None
+        try:
+            yield
+        finally:
+            places.release()
 
     async def _upload(self, key: str, user_id: UUID) -> bytes:
         """Return what the user uploaded."""
@@ -117,9 +138,9 @@ class Images:
                 raise _refusal("The image is gone.") from None
             raise
 
-    async def _download(self, image_url: str) -> bytes:
+    async def _download(self, image_url: str, user_id: UUID) -> bytes:
         """Return what stands at an address of somebody else's."""
-        client = self._client_of(image_url)
+        client = self._client_of(image_url, user_id)
         try:
             with anyio.fail_after(self._options.image_timeout_s):
                 async with client.stream("GET", image_url, timeout_s=IDLE_TIMEOUT_S) as answer:
@@ -132,12 +153,17 @@ class Images:
         except NoAnswerError:
             raise unavailable("The image's host gives no answer.", retry_after_s=1) from None
 
-    def _client_of(self, image_url: str) -> HttpClient:
+    def _client_of(self, image_url: str, user_id: UUID) -> HttpClient:
         host = host_of(image_url)
         if host in self._options.private_image_hosts:
             return self._private
         if host in self._options.image_hosts:
             return self._public
+        if f"/{upload_prefix(user_id)}" in image_url:
+            _log.warning(
+                "an image that looks like an upload is on a host that is not the storage: let"
+                " R2_PUBLIC_BASE_URL and the other R2_ names be the gateway's"
+            )
         raise _refusal("The image is on a host that is not allowed here.")
 
 
