@@ -49,6 +49,8 @@ class Model:
         self._asking = ModelThread("s3edge-gpu-memory")
         self._timeout_s = timeout_s
         self._info: ModelInfo | None = None
+        self._memory_is_late = False
+        self._memory_has_failed = False
         self.hangs = False
         self.lanes = 1 if self._workers is None else self._workers.capacity
 
@@ -94,8 +96,17 @@ class Model:
         """Return how full the GPU is; ``None`` without one, or when it does not say in time."""
         if not self.is_loaded or self._workers is not None:
             return None
-        with anyio.move_on_after(HEALTH_TIMEOUT_S):
-            return await self._asking.run(self._predictor.memory)
+        if self._memory_is_late and self._asking.is_busy:
+            return None
+        self._memory_is_late = False
+        try:
+            with anyio.move_on_after(HEALTH_TIMEOUT_S):
+                return await self._asking.run(self._predictor.memory)
+            self._memory_is_late = True
+        except Exception:  # noqa: BLE001 - a driver's, logged with its trace
+            if not self._memory_has_failed:
+                _log.exception("the GPU does not say how full it is")
+            self._memory_has_failed = True
         return None
 
     async def run(self, items: Sequence[Item]) -> Sequence[Segmented]:

@@ -28,6 +28,12 @@ class ModelThread:
         self._name = name
         self._calls: SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = SimpleQueue()
         self._thread: Thread | None = None
+        self._is_running = False
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a call runs or waits."""
+        return self._is_running or not self._calls.empty()
 
     async def run(self, call: Callable[[], T]) -> T:
         """
@@ -48,11 +54,14 @@ class ModelThread:
             call, future = self._calls.get()
             if not future.set_running_or_notify_cancel():
                 continue
+            self._is_running = True
             try:
                 result = call()
             except BaseException as error:  # noqa: BLE001 - it belongs to who called
+                self._is_running = False
                 future.set_exception(raisable(error))
             else:
+                self._is_running = False
                 future.set_result(result)
             # Images are large: nothing is kept until the next call comes.
             del call, future

@@ -3,6 +3,7 @@
 import asyncio
 import concurrent.futures
 import math
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from s3edge.errors import Code, EdgeError
 from s3edge.values import ModelInfo
 from s3edge_inference.inference_api import MAX_ANSWER_BYTES
-from s3edge_inference.predictors import Predictor, Segmentation
+from s3edge_inference.predictors import GpuMemory, Predictor, Segmentation
 from s3edge_inference.server.model import Model
 
 
@@ -39,6 +40,11 @@ class WhimsicalModel(Predictor):
     def info(self) -> ModelInfo:
         """Say which it is."""
         return ModelInfo("whimsical", "1", 0, 0.0, "cuda:0", "none")
+
+    def memory(self) -> GpuMemory | None:
+        """Do what the book has for it."""
+        self._book.get("memory", lambda: None)()
+        return GpuMemory("Whimsical GPU", 1.0, 2.0)
 
     def segment(self, image: bytes, prompts: Sequence[str]) -> list[Segmentation]:
         """Answer from the book; any other prompt well."""
@@ -154,3 +160,29 @@ async def test_arrays_own_numbers_and_texts_are_taken_for_what_they_are() -> Non
     [[answer]] = await model.run([(IMAGE, ["numpy"])])  # type: ignore[misc]
     assert answer == answer_with()
     assert (type(answer.confidence), type(answer.labels[0])) == (float, str)
+
+
+async def test_a_gpu_that_does_not_say_how_full_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    """It is said once, and is no reason for another answer."""
+    model = loadable(WhimsicalModel({"memory": raising(RuntimeError("driver"))}))
+    await model.load()
+    assert [await model.memory() for _ in range(3)] == [None, None, None]
+    assert caplog.text.count("the GPU does not say how full it is") == 1
+
+
+async def test_a_gpu_that_is_late_is_not_asked_again_meanwhile() -> None:
+    """Or each look at ``/health`` would leave a call behind; once it has answered, it is."""
+    asked, may_answer = threading.Semaphore(0), threading.Event()
+
+    def page() -> None:
+        asked.release()
+        assert may_answer.wait(TIMEOUT_S)
+
+    model = loadable(WhimsicalModel({"memory": page}))
+    await model.load()
+    assert [await model.memory() for _ in range(3)] == [None, None, None]
+    may_answer.set()
+    async with asyncio.timeout(TIMEOUT_S):
+        while await model.memory() is None:
+            await asyncio.sleep(0.01)
+    assert [asked.acquire(blocking=False) for _ in range(3)] == [True, True, False]
