@@ -73,6 +73,7 @@ class InferenceServer:
     ) -> None:
         self._options = options
         self._give_up = give_up
+        self._database = database
         self._engine = engine = Engine(predictor, storage, database, options)
         self._metrics, self._model, self._tasks = engine.metrics, engine.model, engine.tasks
         self._dependencies: Mapping[str, Checked | None] = {
@@ -140,6 +141,9 @@ class InferenceServer:
             try:
                 if part is not None:
                     await part.check()
+                if part is self._database and self._database is not None:
+                    # What needs the rights that writing outcomes needs; the check does not.
+                    await self._database.backlog()
             except EdgeError as error:
                 _log.warning("the %s cannot be used now: %s", name, error.message)
 

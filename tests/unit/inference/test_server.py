@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from s3edge.cli.server import bind, running_in_thread, url_of
 from s3edge.errors import unavailable
 from s3edge.gateway import SystemClock
+from s3edge.memory.database import MemoryDatabase
 from s3edge.memory.storage import MemoryObjectStorage
 from s3edge.rules.keys import upload_key
 from s3edge.values import ModelInfo
@@ -190,9 +191,20 @@ class LockedStorage(MemoryObjectStorage):
         raise unavailable("It refuses the keys.")
 
 
+class LockedDatabase(MemoryDatabase):
+    """A database whose service key is wrong, and only that."""
+
+    async def backlog(self) -> int:
+        """Say so."""
+        raise unavailable("It refuses the service key.")
+
+
 @contextmanager
 def serving(
-    model: ScriptedModel, storage: MemoryObjectStorage | None = None, batch_timeout_s: float = 600
+    model: ScriptedModel,
+    storage: MemoryObjectStorage | None = None,
+    batch_timeout_s: float = 600,
+    database: MemoryDatabase | None = None,
 ) -> Iterator[Served]:
     """Run a server on a free port."""
     storage = storage or MemoryObjectStorage("http://images.invalid", SystemClock())
@@ -205,7 +217,7 @@ def serving(
         queue=QUEUE,
         grace_s=2,
     )
-    server = InferenceServer(model, storage, None, options, give_up=gave_up.set)
+    server = InferenceServer(model, storage, database, options, give_up=gave_up.set)
     with ExitStack() as stack:
         listener = stack.enter_context(bind("127.0.0.1", 0))
         stack.enter_context(running_in_thread(server.app(), listener))
@@ -400,6 +412,25 @@ def test_an_unforeseen_error_is_answered_in_the_apis_words(
         answer = served.client.get("/api/v1/model/info", headers={"X-API-Key": KEY})
         assert (answer.status_code, answer.json()["error"]) == (500, "INFERENCE_FAILED")
     assert "Traceback" in caplog.text
+
+
+def test_a_service_key_that_is_wrong_is_said_at_the_start(caplog: pytest.LogCaptureFixture) -> None:
+    """The database's own check needs none."""
+    with serving(ScriptedModel(), database=LockedDatabase(SystemClock())) as served:
+        served.until("model_loaded", 1)
+    assert "the database cannot be used now: It refuses the service key." in caplog.messages
+
+
+def test_an_upload_at_another_address_names_the_setting(
+    idle: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    """When gateway and server disagree on it, each upload is refused as somebody else's image."""
+    user_id = idle.user_id
+    for folder, is_said in ((uuid4(), False), (user_id, True)):
+        caplog.clear()
+        answer = idle.predict(idle.body(f"http://cdn.invalid/b/uploads/{folder}/{uuid4()}"))
+        assert answer.status_code == 400
+        assert ("R2_PUBLIC_BASE_URL" in caplog.text) is is_said
 
 
 def test_concurrent_requests_go_through_the_model_together(loaded: Served) -> None:
