@@ -34,6 +34,7 @@ def build_inference(
     """
     options = options_of(settings, key=_key(settings))
     check_shareable(settings)
+    _check_service_key(settings)
     predictor = predictor_of(settings)
     wiring = wiring_of(settings, bound_url, OwnParts())
     return InferenceServer(
@@ -65,6 +66,15 @@ def options_of(settings: Settings, *, key: str) -> ServerOptions:
         queue=settings.predict_queue,
         grace_s=settings.grace_s,
     )
+
+
+def _check_service_key(settings: Settings) -> None:
+    """Refuse a key that was given so that outcomes are written, where it has no database to go with."""
+    has_key = bool(settings.vendor.get("SUPABASE_SERVICE_ROLE_KEY"))
+    if has_key and DATABASE.scheme(settings) in _OF_ONE_MACHINE:
+        raise SettingsError(
+            "SUPABASE_SERVICE_ROLE_KEY: it is of no use without SUPABASE_URL; set both, or neither"
+        )
 
 
 def _key(settings: Settings) -> str:

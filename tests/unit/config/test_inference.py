@@ -27,6 +27,10 @@ def built(**settings: str) -> InferenceServer:
         ({"S3EDGE_STORAGE": "memory:"}, "S3EDGE_STORAGE: memory: is this process's own"),
         ({"S3EDGE_PUBLIC_URL": ""}, "S3EDGE_STORAGE: set R2_ENDPOINT"),
         ({"S3EDGE_PREDICTOR": "nosuch"}, "S3EDGE_PREDICTOR: write one of "),
+        (
+            {"SUPABASE_SERVICE_ROLE_KEY": "sb_secret_x"},
+            "SUPABASE_SERVICE_ROLE_KEY: it is of no use without SUPABASE_URL",
+        ),
         ({"S3EDGE_BATCH_SIZE": "0"}, "S3EDGE_BATCH_SIZE: write a whole number"),
         ({"S3EDGE_BATCH_WAIT_MS": "1e3"}, "S3EDGE_BATCH_WAIT_MS: write a whole number"),
         ({"S3EDGE_PREDICT_QUEUE": "-1"}, "S3EDGE_PREDICT_QUEUE: write a whole number"),
