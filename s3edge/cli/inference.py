@@ -19,6 +19,9 @@ from s3edge_inference.predictors import PredictorUnavailable
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8000
 
+LAST_ANSWERS_S = 5
+"""How long the answers may take to go out that say, behind the grace, that a task did not end."""
+
 MAX_LINE = 500
 """Characters of a reason for not starting; libraries may have more to say than a line."""
 
@@ -72,7 +75,7 @@ def serve_inference(
             stopping(inference.app(), inference.stop_taking),
             listener,
             settings.client_timeout_s,
-            math.ceil(settings.grace_s),
+            math.ceil(settings.grace_s) + LAST_ANSWERS_S,
         )
         running.append(server)
         wrote = "writes outcomes" if writes_outcomes(settings) else "leaves outcomes to the gateway"

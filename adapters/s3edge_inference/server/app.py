@@ -1,14 +1,14 @@
 """The inference API as an application, and the life of what is behind it."""
 
+import asyncio
 import hmac
 import logging
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from http import HTTPStatus
 
 import anyio
-from anyio.abc import TaskGroup
+from anyio.abc import TaskGroup, TaskStatus
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -82,7 +82,9 @@ class InferenceServer:
         }
         self._resources: Collection[object] = (storage, database, engine.images)
         self._group: TaskGroup
-        self._stops_at: float | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping = anyio.Event()
+        self._is_stopping = False
 
     @property
     def failure(self) -> str | None:
@@ -108,10 +110,18 @@ class InferenceServer:
         )
 
     def stop_taking(self) -> None:
-        """Refuse new tasks from now on; those that are under way have the grace to end."""
-        if self._stops_at is None:
-            self._stops_at = time.monotonic() + self._options.grace_s
-            self._tasks.stop_taking()
+        """
+        Refuse new tasks from now on; those that are under way have the grace to end.
+
+        What has not ended by then is answered with 503, so that the gateway tries it again. A signal
+        handler may call it.
+        """
+        if self._is_stopping:
+            return
+        self._is_stopping = True
+        self._tasks.stop_taking()
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._stopping.set)
 
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:  # noqa: ARG002 - Starlette's signature
@@ -119,15 +129,24 @@ class InferenceServer:
             for part in self._resources:
                 if isinstance(part, AbstractAsyncContextManager):
                     await stack.enter_async_context(part)
-            async with anyio.create_task_group() as self._group:
-                self._group.start_soon(self._load_and_serve)
-                self._group.start_soon(self._check_dependencies)
+            self._loop = asyncio.get_running_loop()
+            if self._is_stopping:
+                self._stopping.set()
+            async with anyio.create_task_group() as group:
+                await group.start(self._work)
                 yield
                 self.stop_taking()
-                left_s = (self._stops_at or 0.0) - time.monotonic()
-                with anyio.move_on_after(max(0.0, left_s)):
-                    await self._tasks.until_none_is_under_way()
-                self._group.cancel_scope.cancel()
+
+    async def _work(self, *, task_status: TaskStatus[None]) -> None:
+        """Load, and do what is asked for, until the stop and the grace behind it."""
+        async with anyio.create_task_group() as self._group:
+            self._group.start_soon(self._load_and_serve)
+            self._group.start_soon(self._check_dependencies)
+            task_status.started()
+            await self._stopping.wait()
+            with anyio.move_on_after(self._options.grace_s):
+                await self._tasks.until_none_is_under_way()
+            self._group.cancel_scope.cancel()
 
     async def _load_and_serve(self) -> None:
         await self._engine.load()
@@ -148,7 +167,7 @@ class InferenceServer:
                 _log.warning("the %s cannot be used now: %s", name, error.message)
 
     async def _health(self, request: Request) -> Response:  # noqa: ARG002 - Starlette's signature
-        status = "ok" if self._stops_at is None else "stopping"
+        status = "stopping" if self._is_stopping else "ok"
         if self._model.hangs:
             status = "hanging"
         memory = await self._model.memory()
