@@ -91,7 +91,11 @@ class ProcrastinateQueue:
             workers = await self._database.workers() // 2
         except EdgeError:
             return  # the check has said why
-        message = f"{workers} at work" if workers else "none is at work now; start: s3edge worker"
+        message = (
+            f"{workers} at work"
+            if workers
+            else "none is at work now; start: s3edge worker, or s3edge inference work at the model"
+        )
         yield Finding("workers", ok=True, message=message)
 
     async def _until_usable(self, stop: anyio.Event) -> None:

@@ -113,19 +113,28 @@ def options_of(name: str) -> set[str]:
 
 
 def test_setup_says_what_is_missing(tmp_path: Path) -> None:
-    """Without a driver it changes nothing, and says what to rent."""
-    tools = tmp_path / "bin"
+    """The settings first, then the driver; nothing is installed before."""
+    tools, env_file = tmp_path / "bin", tmp_path / "gpu.env"
     tools.mkdir()
-    for tool in ("bash", "dirname", "env"):
+    for tool in ("bash", "chmod", "dirname", "env", "grep"):
         (tools / tool).symlink_to(shutil.which(tool) or tool)
-    done = subprocess.run(
-        [str(EXAMPLE / "setup.sh")],
-        env={"PATH": str(tools), "WORKSPACE": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "setup: there is no NVIDIA driver; rent a machine with one\n"
-    assert list(tmp_path.iterdir()) == [tools]
+
+    def said() -> str:
+        done = subprocess.run(
+            [str(EXAMPLE / "setup.sh")],
+            env={"PATH": str(tools), "WORKSPACE": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (done.returncode, done.stdout) == (1, "")
+        return done.stderr
+
+    assert said().endswith(f"gpu.env to {env_file}, fill it in, and run this again\n")
+    env_file.write_text("API_SECRET_KEY=<a key>\n")
+    assert "angle brackets" in said()
+    env_file.write_text("API_SECRET_KEY=x\n")
+    assert said() == "setup: there is no NVIDIA driver; rent a machine with one\n"
+    assert env_file.stat().st_mode & 0o777 == 0o600
+    assert sorted(tmp_path.iterdir()) == [tools, env_file]
