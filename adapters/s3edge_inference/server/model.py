@@ -160,10 +160,18 @@ class Model:
 
 
 def _read(answer: Sequence[Segmentation] | UnreadableImage, item: Item) -> Segmented:
-    """Return what a predictor answered to an image, if it is an answer at all."""
+    """Return what a predictor answered to an image; it is known whose it is, so nothing is run again."""
     if isinstance(answer, UnreadableImage):
         return EdgeError(Code.INVALID_REQUEST, str(answer))
     _, prompts = item
+    try:
+        return _believed(answer, prompts)
+    except Exception:  # noqa: BLE001 - whatever a predictor gave instead of an answer
+        _log.exception("the predictor's answer to an image is none")
+        return _failed()
+
+
+def _believed(answer: Sequence[Segmentation], prompts: Sequence[str]) -> Sequence[Segmentation]:
     if len(answer) != len(prompts):
         message = f"the predictor gave {len(answer)} answers to {len(prompts)} prompts"
         raise ValueError(message)

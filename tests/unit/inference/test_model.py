@@ -152,6 +152,21 @@ async def test_what_no_gateway_believes_is_one_images_failure(
     assert reason in caplog.text
 
 
+async def test_an_answer_that_is_none_costs_no_second_run() -> None:
+    """It is known whose it is; the others of the batch have their answers already."""
+    runs: list[str] = []
+    model = loadable(
+        WhimsicalModel(
+            {"nan": lambda: {"confidence": math.nan}, "a cat": lambda: runs.append("a cat")}
+        )
+    )
+    await model.load()
+    failed, well = await model.run([(IMAGE, ["nan"]), (IMAGE, ["a cat"])])
+    assert isinstance(failed, EdgeError)
+    assert well == [answer_with()]
+    assert runs == ["a cat"]
+
+
 async def test_arrays_own_numbers_and_texts_are_taken_for_what_they_are() -> None:
     """A model's author meets them at every turn; they leave as plain values."""
     fields = {"confidence": np.float32(0.5), "labels": [np.str_("a cat")]}
