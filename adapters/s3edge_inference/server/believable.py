@@ -10,13 +10,17 @@ from uuid import UUID
 import msgspec
 from attrs import evolve
 
+from s3edge.values import ModelInfo
 from s3edge_inference.inference_api import (
     MAX_ANSWER_BYTES,
+    MAX_NAME_LENGTH,
     NotInferenceApiError,
     PredictAnswer,
+    read_model_info,
     read_prediction,
 )
-from s3edge_inference.predictors import Segmentation
+from s3edge_inference.predictors import PredictorUnavailable, Segmentation
+from s3edge_inference.server.messages import model_info_answer
 
 
 MAX_SAID_BYTES = MAX_ANSWER_BYTES // 16
@@ -74,6 +78,25 @@ def believable(segmentation: Segmentation) -> Segmentation:
         confidence=read.confidence,
         metadata=read.metadata,
     )
+
+
+def believable_info(info: ModelInfo) -> ModelInfo:
+    """
+    Return which model a predictor says it is, by the same rules: each of its answers names the version.
+
+    Raises:
+        PredictorUnavailable: A gateway would not believe it.
+    """
+    try:
+        return read_model_info(msgspec.json.encode(model_info_answer(info)))
+    except (TypeError, ValueError) as error:
+        # NotInferenceApiError is a ValueError; msgspec's name the type that it cannot encode.
+        reason = str(error)
+    message = (
+        f"what the predictor's info() says cannot be used: {reason}; names have"
+        f" {MAX_NAME_LENGTH} characters at the most, and numbers are plain ones from 0"
+    )
+    raise PredictorUnavailable(message)
 
 
 def _fault(what: str) -> str:

@@ -9,7 +9,7 @@ import anyio
 from s3edge.errors import Code, EdgeError, unavailable
 from s3edge.values import ModelInfo
 from s3edge_inference.predictors import GpuMemory, Predictor, Segmentation, UnreadableImage
-from s3edge_inference.server.believable import believable
+from s3edge_inference.server.believable import believable, believable_info
 from s3edge_inference.server.model_thread import ModelThread
 from s3edge_inference.server.options import HEALTH_TIMEOUT_S, NOT_LOADED_RETRY_AFTER_S
 from s3edge_inference.worker_processes import WorkerProcesses, load_model
@@ -88,9 +88,10 @@ class Model:
             PredictorUnavailable: It cannot be loaded; says what to do.
         """
         if self._workers is not None:
-            self._info = await self._workers.load()
-            return
-        self._info = await self._thread.run(lambda: load_model(self._predictor))
+            info = await self._workers.load()
+        else:
+            info = await self._thread.run(lambda: load_model(self._predictor))
+        self._info = believable_info(info)
 
     async def memory(self) -> GpuMemory | None:
         """Return how full the GPU is; ``None`` without one, or when it does not say in time."""

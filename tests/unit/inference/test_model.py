@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from attrs import evolve
 
 from s3edge.errors import Code, EdgeError
 from s3edge.values import ModelInfo
 from s3edge_inference.inference_api import MAX_ANSWER_BYTES
-from s3edge_inference.predictors import GpuMemory, Predictor, Segmentation
+from s3edge_inference.predictors import GpuMemory, Predictor, PredictorUnavailable, Segmentation
 from s3edge_inference.server.model import Model
 
 
@@ -150,6 +151,32 @@ async def test_what_no_gateway_believes_is_one_images_failure(
     assert (failed.code, failed.retryable) == (Code.INFERENCE_FAILED, False)
     assert well == [answer_with()]
     assert reason in caplog.text
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"model_version": "v" * 201},
+        {"model_name": None},
+        {"parameters": -1},
+        {"parameters": np.int64(7)},
+        {"weights_size_gb": math.nan},
+    ],
+    ids=lambda fields: next(iter(fields)),
+)
+async def test_a_model_of_which_no_gateway_believes_what_it_is_is_not_loaded(
+    fields: dict[str, Any],
+) -> None:
+    """Its version is in every answer, so that all of them would be refused."""
+
+    class Odd(WhimsicalModel):
+        def info(self) -> ModelInfo:
+            return evolve(super().info(), **fields)
+
+    model = loadable(Odd({}))
+    with pytest.raises(PredictorUnavailable, match="info\\(\\) says cannot be used"):
+        await model.load()
+    assert not model.is_loaded
 
 
 async def test_an_answer_that_is_none_costs_no_second_run() -> None:

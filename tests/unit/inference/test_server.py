@@ -67,7 +67,7 @@ class ScriptedModel(Predictor):
         self.may_load.set()
         self.may_run.set()
         self.is_broken = False
-        self.parameters: Any = 7
+        self.used_mb: Any = 100.0
         self.has_begun = threading.Semaphore(0)
         self.batches: list[Sequence[tuple[bytes, Sequence[str]]]] = []
 
@@ -82,7 +82,7 @@ class ScriptedModel(Predictor):
         return ModelInfo(
             self.model_name,
             self.model_version,
-            self.parameters,
+            7,
             0.5,
             "cuda:0",
             "bfloat16",
@@ -90,7 +90,7 @@ class ScriptedModel(Predictor):
 
     def memory(self) -> GpuMemory:
         """Say something that is easily recognised."""
-        return GpuMemory("Scripted GPU", 100.0, 400.0)
+        return GpuMemory("Scripted GPU", self.used_mb, 400.0)
 
     def segment(self, image: bytes, prompts: Sequence[str]) -> list[Segmentation]:
         """Pick the prompt's name."""
@@ -406,10 +406,10 @@ def test_an_unforeseen_error_is_answered_in_the_apis_words(
     model: ScriptedModel, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Here a model's author has said what no JSON can carry; the log has the trace."""
-    model.parameters = object()
     with serving(model) as served:
         served.until("model_loaded", 1)
-        answer = served.client.get("/api/v1/model/info", headers={"X-API-Key": KEY})
+        model.used_mb = object()
+        answer = served.client.get("/health")
         assert (answer.status_code, answer.json()["error"]) == (500, "INFERENCE_FAILED")
     assert "Traceback" in caplog.text
 
