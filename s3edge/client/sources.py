@@ -146,6 +146,8 @@ def _read_to_end(file: IO[bytes]) -> Iterator[bytes]:
 
 
 def _is_seekable(source: object) -> TypeGuard[IO[bytes]]:
+    if getattr(source, "closed", False) is True:
+        raise _invalid("the file is closed; upload it before it is closed")
     seekable = getattr(source, "seekable", None)
     return hasattr(source, "read") and callable(seekable) and bool(seekable())
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import io
 import re
 import ssl
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socket import socket
 from threading import Thread
-from typing import Any, cast
+from typing import IO, Any, cast
 from uuid import UUID
 
 import httpx
@@ -38,6 +39,13 @@ pytestmark = pytest.mark.anyio
 ME = {"user_id": "6b6f2c1e-1111-4111-8111-111111111111", "tier": "pro", "credits": 7}
 
 NewClient = Callable[..., AnyClient]
+
+
+def closed_file() -> IO[bytes]:
+    """Return a file that cannot be read any more."""
+    file = io.BytesIO()
+    file.close()
+    return file
 
 
 @pytest.fixture(params=COLOURS)
@@ -220,11 +228,12 @@ async def test_ids_and_urls_are_sent(api: ScriptedApi, new_client: NewClient) ->
     [
         (".", ". cannot be read: Is a directory"),
         ("no/such/cat.jpg", "no/such/cat.jpg cannot be read: No such file"),
+        (closed_file(), "the file is closed"),
         ("HTTP://a.test/i?signature=s3cret", "a URL cannot be uploaded; download"),
     ],
 )
 async def test_what_cannot_be_uploaded_is_named(
-    new_client: NewClient, source: str, says: str
+    new_client: NewClient, source: Any, says: str
 ) -> None:
     """By its whole path; a URL may be signed, and is not shown."""
     error = await refused(InvalidRequest, lambda: new_client().upload(source))
