@@ -10,6 +10,7 @@ from attrs import evolve
 
 from s3edge.client.effects import Flow, ask, sleep
 from s3edge.client.errors import (
+    InvalidRequest,
     MaskNotReady,
     NotFound,
     S3EdgeError,
@@ -38,6 +39,7 @@ from s3edge.client.references import ImageReference, reference_of
 from s3edge.client.sendable import check_sendable
 from s3edge.client.session import Session
 from s3edge.client.sources import ImageSource, content_of
+from s3edge.errors import Detail
 from s3edge.values import TaskStatus
 
 
@@ -260,7 +262,11 @@ def request(
     body: bytes | None = None
     content_headers: Mapping[str, str] = {}
     if json is not None:
-        body, content_headers = msgspec.json.encode(json), JSON_HEADERS
+        try:
+            body, content_headers = msgspec.json.encode(json), JSON_HEADERS
+        except UnicodeEncodeError:
+            message = "json cannot be sent: it has half of a surrogate pair, which is no character"
+            raise InvalidRequest(message, details=[Detail("json", message)]) from None
     return (
         yield from exchange(
             session,

@@ -304,3 +304,13 @@ def plain_server() -> Iterator[str]:
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
         thread.join()
+
+
+async def test_half_of_a_surrogate_pair_in_json_is_not_sent(
+    api: ScriptedApi, new_client: NewClient
+) -> None:
+    """Whatever the request is."""
+    body = {"a": ["\ud800"]}
+    error = await refused(InvalidRequest, lambda: new_client().request("POST", "/x", json=body))
+    assert error.details[0].field == "json"
+    assert api.requests == []
