@@ -16,7 +16,7 @@ from s3edge.values import RateLimit
 
 
 _POLICY = re.compile(
-    r'\s*"(?P<name>[^"]*)"\s*;\s*q=(?P<quota>\d{1,9})\s*;\s*w=(?P<window_s>\d{1,9})'
+    r'\s*"(?P<name>[^"]*)"\s*;\s*q=(?P<quota>\d{1,9})\s*;\s*w=(?P<window_s>\d{1,9})(?!\d)'
 )
 """The IETF draft's ``RateLimit-Policy``, as this API writes it."""
 

@@ -200,6 +200,7 @@ async def test_an_answer_of_another_shape_names_the_call(api: ScriptedApi, colou
     "headers",
     [
         {"RateLimit-Policy": f'"x";q={"9" * 5000};w=1'},
+        {"RateLimit-Policy": f'"x";q=1;w={"9" * 5000}'},
         {"Retry-After": "Mon, 01 Jan 2026 00:00:00 +9999999999999"},
         {"Retry-After": "Mon, 01 Jan 99999 00:00:00 GMT"},
         {"Retry-After": "9" * 5000},
