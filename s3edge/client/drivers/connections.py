@@ -62,12 +62,14 @@ class Connections(Generic[H]):
         self._new = new
         self._process = os.getpid()
         self._app: Application[H] | None = None
+        self._by_process: dict[int, H] = {}
+        self._is_given = self._was_used = False
         if isinstance(transport, Application):
+            # The network's is made when it is needed: it takes 40 ms to read the certificates.
             self._app = Application(transport.base_url, new(transport=transport.transport))
-            transport = None
-        self._is_given = transport is not None
-        self._was_used = False
-        self._by_process: dict[int, H] = {self._process: new(transport=transport, limits=_LIMITS)}
+        else:
+            self._is_given = transport is not None
+            self._by_process[self._process] = new(transport=transport, limits=_LIMITS)
 
     def to(self, url: httpx.URL | str) -> H:
         """
