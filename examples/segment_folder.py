@@ -15,7 +15,7 @@ import argparse
 import asyncio
 import hashlib
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from uuid import UUID
@@ -83,7 +83,7 @@ def read_note(path: Path, prompt: str) -> Note:
 
 
 @contextmanager
-def claimed(masks: Path, prompt: str) -> Iterator[None]:
+def claimed(masks: Path, prompt: str) -> Generator[None]:
     """
     Make a folder of masks, all of one prompt, and keep other runs from it.
 
