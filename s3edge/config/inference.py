@@ -32,10 +32,11 @@ def build_inference(
         SettingsError: A setting is missing or cannot be used.
         PredictorUnavailable: The predictor cannot work here, as far as that is seen at once.
     """
+    # First: what it lacks takes longest to get.
+    predictor = predictor_of(settings)
     options = options_of(settings, key=_key(settings))
     check_shareable(settings)
     _check_service_key(settings)
-    predictor = predictor_of(settings)
     wiring = wiring_of(settings, bound_url, OwnParts())
     return InferenceServer(
         predictor,

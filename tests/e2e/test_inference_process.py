@@ -1,5 +1,6 @@
 """The process of an inference server, with a predictor of somebody else's package."""
 
+import re
 import subprocess
 import sys
 import time
@@ -185,6 +186,15 @@ def test_a_predictor_that_cannot_be_made_ends_the_process_at_once(unstarted: Pre
         "s3edge: the predictor cpu has no weights, device or dtype to choose; leave"
         " S3EDGE_MODEL_WEIGHTS, S3EDGE_MODEL_DEVICE and S3EDGE_MODEL_DTYPE unset\n"
     )
+
+
+def test_sam3_says_first_what_it_lacks(unstarted: Predicting) -> None:
+    """With nothing set at all: in one line, PyTorch or, where that is installed, the weights."""
+    process = unstarted.process
+    process.settings = {}
+    ended = process.run("inference", "serve", "--predictor", "sam3", "--port", "0")
+    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (1, "", 1)
+    assert re.search("the package 'torch'; pip install|set S3EDGE_MODEL_WEIGHTS", ended.stderr)
 
 
 def test_without_its_packages_the_server_says_what_to_install(unstarted: Predicting) -> None:
