@@ -3,9 +3,8 @@
 import json
 import select
 import struct
-import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -13,12 +12,10 @@ import pytest
 
 from s3edge.testing.server import ServerProcess
 from tests.e2e.doors import Door
+from tests.waiting import eventually
 
 
 LIMIT = 10 * 1024 * 1024
-
-WITHIN_S = 30.0
-"""Bounds what a test waits for; nothing is measured."""
 
 HEAD = (
     b'--B\r\nContent-Disposition: form-data; name="file"; filename="x.png"\r\n'
@@ -43,14 +40,6 @@ def stored(server: ServerProcess) -> set[Path]:
         for path in media.rglob("*")
         if path.is_file() and path.name not in {".media-secret", ".base-urls"}
     }
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    """Wait until something is so; fail when it never is."""
-    deadline = time.monotonic() + WITHIN_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def padded(image: bytes, size: int) -> bytes:

@@ -3,8 +3,7 @@
 import re
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
@@ -15,6 +14,7 @@ import pytest
 
 from s3edge.testing.server import InferenceProcess
 from s3edge.testing.standins.image_host import HostileImageHost
+from tests.waiting import eventually
 
 
 PREDICTOR = '''
@@ -116,24 +116,16 @@ def unstarted(tmp_path: Path, host: HostileImageHost) -> Iterator[Predicting]:
         process.kill()
 
 
-def until(condition: Callable[[], bool]) -> None:
-    """Wait until something holds."""
-    ends_at = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < ends_at
-        time.sleep(0.02)
-
-
 def test_a_stop_ends_what_has_begun(unstarted: Predicting) -> None:
     """SIGTERM: nobody is let in any more, what runs and what waits is answered; status 0."""
     process = unstarted.process
     process.start()
     with ThreadPoolExecutor() as pool:
         asked = [pool.submit(unstarted.predict) for _ in range(5)]
-        until(lambda: unstarted.tasks().endswith(" 5.0"))
-        until((process.folder / "running").exists)
+        eventually(lambda: unstarted.tasks().endswith(" 5.0"))
+        eventually((process.folder / "running").exists)
         process.ask_to_stop()
-        until(lambda: "Shutting down" in process.log.read_text())
+        eventually(lambda: "Shutting down" in process.log.read_text())
         with pytest.raises(httpx.ConnectError):
             unstarted.predict()
         (process.folder / "may_end").touch()
@@ -150,7 +142,7 @@ def test_a_stop_does_not_wait_for_ever(unstarted: Predicting) -> None:
     process.start()
     with ThreadPoolExecutor() as pool:
         asked = pool.submit(unstarted.predict)
-        until((process.folder / "running").exists)
+        eventually((process.folder / "running").exists)
         assert process.stop() == 0
         answer = asked.result()
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")

@@ -4,8 +4,7 @@ import json
 import select
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 
 import httpx
@@ -13,10 +12,8 @@ import pytest
 
 from s3edge.testing.server import ServerProcess, StartServer
 from s3edge.testing.standins.gpu_process import GpuServerProcess
+from tests.waiting import eventually
 
-
-WITHIN_S = 30.0
-"""Bounds what a test waits for; nothing is measured."""
 
 HEAD = (
     b'--B\r\nContent-Disposition: form-data; name="file"; filename="x.png"\r\n'
@@ -62,14 +59,6 @@ def read_to_end(peer: socket.socket) -> bytes:
     except ConnectionResetError:
         pass
     return got
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    """Wait until something is so; fail when it never is."""
-    deadline = time.monotonic() + WITHIN_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def refuses(client: httpx.Client) -> bool:

@@ -5,7 +5,6 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -17,6 +16,7 @@ import pytest
 from s3edge.cli.stopping import OPEN_REQUESTS_S
 from s3edge.testing.server import ServerProcess, StartServer
 from s3edge.testing.standins.gpu_process import GpuServerProcess
+from tests.waiting import eventually
 
 
 WITHIN_S = 30.0
@@ -308,14 +308,6 @@ def wait_until_refused(server: ServerProcess) -> None:
         return False
 
     eventually(is_refused)
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    """Wait until something is so; fail when it never is."""
-    deadline = time.monotonic() + WITHIN_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def read_to_end(peer: socket.socket) -> bytes:

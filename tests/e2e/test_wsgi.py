@@ -3,8 +3,7 @@
 import itertools
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 from attrs import define, field
 
 from s3edge.testing.wsgi_server import GunicornProcess
+from tests.waiting import eventually
 
 
 MEBIBYTE = 1024 * 1024
@@ -40,14 +40,6 @@ def gunicorn(tmp_path: Path) -> Iterator[GunicornProcess]:
     if server.is_running():
         server.kill()
     server.release()
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    """Wait until something is so; fail when it never is."""
-    deadline = time.monotonic() + WITHIN_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def upload(client: httpx.Client, image: bytes) -> dict[str, str]:

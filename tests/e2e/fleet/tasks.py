@@ -1,7 +1,6 @@
 """What tests do as users of a fleet."""
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 from s3edge.testing.standins.fleet import Fleet
@@ -54,11 +53,3 @@ class Tasks:
         assert answer.is_success, answer.text
         data: dict[str, Any] = answer.json()["data"]
         return data
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Return when a condition holds."""
-    ends_at = time.monotonic() + TIMEOUT_S
-    while not condition():
-        assert time.monotonic() < ends_at, "it never came to that"
-        time.sleep(0.05)

@@ -13,8 +13,9 @@ from s3edge.testing.programs import REDIS_SERVER
 from s3edge.testing.server import PullProcess, ServerProcess
 from s3edge.testing.standins.fleet import Fleet, FleetPlan
 from s3edge.testing.standins.image_host import HostileImageHost
-from tests.e2e.fleet.tasks import Tasks, wait_until
+from tests.e2e.fleet.tasks import Tasks
 from tests.e2e.vastai import EXAMPLE, PullingMachine, filled_in, workspace
+from tests.waiting import eventually
 
 
 StartPuller = Callable[..., PullProcess]
@@ -133,7 +134,7 @@ def test_another_one_finishes_what_a_dead_one_had(
     """After kill -9 in the middle: the task is done once, by the second, and paid once."""
     first = start_puller()
     task_id = tasks.submit(host.url("held"))
-    wait_until(lambda: host.asked["held"] == 1)
+    eventually(lambda: host.asked["held"] == 1)
     assert tasks.row(task_id) == ("processing", 2)
     first.kill()
     host.released.set()
@@ -157,9 +158,9 @@ def test_a_stop_takes_no_more_and_lets_what_runs_end(
     """What comes after the signal waits for the next one."""
     puller = start_puller()
     running = tasks.submit(host.url("held"))
-    wait_until(lambda: host.asked["held"] == 1)
+    eventually(lambda: host.asked["held"] == 1)
     puller.ask_to_stop()
-    wait_until(lambda: "Stopping;" in puller.log.read_text())
+    eventually(lambda: "Stopping;" in puller.log.read_text())
     later = tasks.submit()
     host.released.set()
     assert puller.wait() == 0
@@ -177,7 +178,7 @@ def test_a_stop_gives_back_what_takes_too_long(
     """After the grace it ends with status 0, and the next one begins the task at once."""
     puller = start_puller(S3EDGE_GRACE_S="0.5")
     task_id = tasks.submit(host.url("held"))
-    wait_until(lambda: host.asked["held"] == 1)
+    eventually(lambda: host.asked["held"] == 1)
     assert puller.stop() == 0
     assert tasks.row(task_id) == ("processing", 2)
     # Nothing broke on the way: the engine dropped the task without a word.

@@ -13,7 +13,8 @@ import pytest
 from s3edge.testing.server import ServerProcess, WorkerProcess
 from s3edge.testing.standins.fleet import Fleet, FleetPlan
 from tests.e2e.fleet.conftest import StartFleet
-from tests.e2e.fleet.tasks import Tasks, wait_until
+from tests.e2e.fleet.tasks import Tasks
+from tests.waiting import eventually
 
 
 @contextmanager
@@ -40,14 +41,14 @@ def test_a_worker_that_stood_still_changes_nothing(start_fleet: StartFleet, scen
     tasks = Tasks(fleet, scene)
     fleet.gpu.control(silent=True)
     task_id = tasks.submit()
-    wait_until(lambda: in_flight(fleet) == 1)
+    eventually(lambda: in_flight(fleet) == 1)
     lost = busy_worker(fleet)
     other = next(worker for worker in fleet.workers if worker is not lost)
     with paused(lost):
-        wait_until(lambda: tasks.row(task_id)[1] == 3)
+        eventually(lambda: tasks.row(task_id)[1] == 3)
         fleet.gpu.control(silent=False)
         assert tasks.wait(task_id)["status"] == "done"
-    wait_until(lambda: f"attempt 2 of task {task_id} changes nothing" in lost.log.read_text())
+    eventually(lambda: f"attempt 2 of task {task_id} changes nothing" in lost.log.read_text())
     assert tasks.row(task_id) == ("done", 3)
     assert tasks.credits() == 99
     # Both go on working.
@@ -78,7 +79,7 @@ def test_a_stopped_worker_gives_its_tasks_back(start_fleet: StartFleet, scene: b
     tasks = Tasks(fleet, scene)
     fleet.gpu.control(silent=True)
     running, waiting = tasks.submit(), tasks.submit()
-    wait_until(lambda: in_flight(fleet) == 2)
+    eventually(lambda: in_flight(fleet) == 2)
     began_at = time.monotonic()
     assert fleet.workers[0].stop() == 0
     assert 2 < time.monotonic() - began_at < 10
@@ -102,16 +103,16 @@ def test_a_worker_outlives_its_database(start_fleet: StartFleet, scene: bytes) -
     tasks = Tasks(fleet, scene)
     fleet.gpu.control(silent=True)
     task_ids = [tasks.submit() for _ in range(5)]
-    wait_until(lambda: in_flight(fleet) == 5)
+    eventually(lambda: in_flight(fleet) == 5)
     fleet.postgres.stop()
     fleet.gpu.control(silent=False)
-    wait_until(lambda: in_flight(fleet) == 0)
+    eventually(lambda: in_flight(fleet) == 0)
     fleet.postgres.start()
     assert {tasks.wait(task_id)["status"] for task_id in task_ids} == {"done"}
     assert tasks.wait(tasks.submit())["status"] == "done"
     assert fleet.workers[0].is_running()
     assert tasks.credits() == 94
-    wait_until(
+    eventually(
         lambda: (
             fleet.query(
                 "select count(*) from procrastinate.procrastinate_jobs where queue_name = 's3edge'"
@@ -127,11 +128,11 @@ def test_what_gateways_left_is_queued(start_fleet: StartFleet, scene: bytes) -> 
     tasks = Tasks(fleet, scene)
     fleet.gpu.control(silent=True)
     task_id = tasks.submit()
-    wait_until(lambda: in_flight(fleet) == 1)
+    eventually(lambda: in_flight(fleet) == 1)
     fleet.gateways[0].kill()
     fleet.gpu.control(silent=False)
     worker = fleet.add_worker()
-    wait_until(lambda: tasks.row(task_id)[0] == "done")
+    eventually(lambda: tasks.row(task_id)[0] == "done")
     assert worker.stop() == 0
 
 

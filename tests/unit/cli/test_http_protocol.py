@@ -7,8 +7,7 @@ import resource
 import select
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any
@@ -20,6 +19,7 @@ from s3edge.cli.connections import ConnectionBound
 from s3edge.cli.open_files import KEPT_FILES, most_connections
 from s3edge.cli.pipelining import MAX_PIPELINED, SLICE_BYTES
 from s3edge.cli.stopping import DrainingHttpProtocol
+from tests.waiting import eventually
 
 
 WITHIN_S = 20.0
@@ -111,14 +111,6 @@ def served(request: pytest.FixtureRequest) -> Iterator[Served]:
             app.release.set()
             server.should_exit = True
             thread.join(WITHIN_S)
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    """Wait until something is so; fail when it never is."""
-    deadline = time.monotonic() + WITHIN_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def read_to_end(peer: socket.socket) -> bytes:

@@ -5,7 +5,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 import uvicorn
 
 from s3edge.cli.pace import MIN_BYTES_PER_S, PacedHttpProtocol, Patience
+from tests.waiting import eventually
 
 
 LIMIT_S = 0.5
@@ -155,14 +156,6 @@ def served(request: pytest.FixtureRequest) -> Iterator[Served]:
         finally:
             server.should_exit = True
             thread.join(WITHIN_S)
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    """Wait until something is so; fail when it never is."""
-    deadline = time.monotonic() + WITHIN_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def stays_open(peer: socket.socket) -> bool:

@@ -2,8 +2,7 @@
 
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from s3edge_postgres.applying import (
 )
 from s3edge_postgres.migrations import SCHEMA_VERSION, Migration, migrations
 from s3edge_postgres.queue_schema import with_queue
+from tests.waiting import eventually
 
 
 NAMES = [migration.name for migration in migrations()]
@@ -126,7 +126,7 @@ def test_one_application_waits_for_another(url: str, address: PostgresAddress) -
         other.execute("select pg_advisory_xact_lock(%s)", (ADVISORY_LOCK,))
         running = [threads.submit(apply, address, own_scripts) for _ in range(2)]
         waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted"
-        until(lambda: rows(url, waiting) == [(2,)])
+        eventually(lambda: rows(url, waiting) == [(2,)])
         other.rollback()
         applied = sorted((future.result(timeout=30).names for future in running), key=len)
     assert applied == [[], [PREPARATION, *NAMES]]
@@ -222,14 +222,6 @@ def test_an_unreachable_server_is_one_line(url: str) -> None:
         assert not {password, "wr0ng", "\n"} & {
             part for part in (password, "wr0ng", "\n") if part in message
         }
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition, half a minute at the most."""
-    ends_at = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < ends_at
-        time.sleep(0.01)
 
 
 def migrate(folder: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,18 @@
+"""Waits for what happens in another thread or process."""
+
+import time
+from collections.abc import Callable
+
+
+WITHIN_S = 60.0
+"""How long anything may take on a busy machine; what never happens is a failure, and not a hang."""
+
+_LOOK_S = 0.01
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    """Return when something is so; fail when it never is."""
+    ends_at = time.monotonic() + WITHIN_S
+    while not condition():
+        assert time.monotonic() < ends_at, "it never came to that"
+        time.sleep(_LOOK_S)
