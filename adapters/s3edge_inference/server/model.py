@@ -76,6 +76,15 @@ class Model:
             )
         return self._info
 
+    def check_loaded(self) -> None:
+        """
+        Refuse what would wait for a model that is not there yet.
+
+        Raises:
+            EdgeError: ``MODEL_NOT_LOADED``, retryable.
+        """
+        _ = self.info
+
     def batch_size(self, wanted: int) -> int:
         """Return how many images it takes at once, of so many that were wanted."""
         return wanted if self._workers is None else 1

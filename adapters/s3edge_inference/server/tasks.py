@@ -137,7 +137,7 @@ class Tasks:
         """Refuse a new task when there is no use in beginning it."""
         if self._is_stopping:
             raise _stopped()
-        self._model.info  # noqa: B018 - raises while it is not loaded
+        self._model.check_loaded()
         self._model.check_hangs()
         if len(self._running) >= self._most:
             wait_s = math.ceil(self._batcher.wait_ahead_s())
