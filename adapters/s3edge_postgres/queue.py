@@ -123,6 +123,8 @@ class ProcrastinateQueue:
                 connector = QueueConnector(self._database.address)
                 app = self._app(connector, run)
                 await run_queue_worker(app, connector.failed, queue, concurrency, grace_s, stop)
+                if connector.failure is not None:
+                    raise connector.failure
             except (ConnectorException, psycopg.Error) as error:
                 _log.warning(
                     "a worker begins anew, because its database failed: %s", cause_of(error)

@@ -37,6 +37,7 @@ class QueueConnector(procrastinate.PsycopgConnector):
 
     Attributes:
         failed: Set when the database did not take what a worker had to tell it.
+        failure: Why not; ``None`` until then.
     """
 
     def __init__(self, address: PostgresAddress) -> None:
@@ -52,9 +53,15 @@ class QueueConnector(procrastinate.PsycopgConnector):
             timeout=LEASE_S,
         )
         self.failed = anyio.Event()
+        self.failure: ConnectorException | None = None
 
     async def execute_query_async(self, query: Any, **arguments: Any) -> None:
-        """Run a statement that returns nothing: the record of a job's end, a heartbeat."""
+        """
+        Run a statement that returns nothing: the record of a job's end, a heartbeat.
+
+        A failure is noted and not raised: the library awaits no result of what records a job's end, so
+        it would be nobody's. Whoever runs the worker ends it when ``failed`` is set, and has the reason.
+        """
         try:
             await super().execute_query_async(query, **arguments)
         except ConnectorException as error:
@@ -62,12 +69,16 @@ class QueueConnector(procrastinate.PsycopgConnector):
                 # Another worker, which took this one for dead, has said of the job what there is to say.
                 _log.info("a job is not this worker's any more")
                 return
+            self.failure = self.failure or error
             self.failed.set()
-            raise
 
 
 class _Pool(AsyncConnectionPool[psycopg.AsyncConnection[Any]]):
-    """Lends connections for as long as a call may take: a server that fell silent is not waited for."""
+    """
+    Lends connections for as long as a call may take: a server that fell silent is not waited for.
+
+    A call is a transaction that ends within the time too; the pool's own end of it is not bounded.
+    """
 
     @asynccontextmanager
     async def connection(
@@ -77,7 +88,8 @@ class _Pool(AsyncConnectionPool[psycopg.AsyncConnection[Any]]):
         """Lend a connection."""
         async with super().connection(timeout) as connection:
             with TimeLimit(connection, deadline()):
-                yield connection
+                async with connection.transaction():
+                    yield connection
 
 
 def _pool(**options: Any) -> _Pool:

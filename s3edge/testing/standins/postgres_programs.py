@@ -39,11 +39,14 @@ def programs() -> Path:
     found = sorted(folder for place in places for folder in Path(place).glob("pginstall*/bin"))
     if not found:
         raise RuntimeError("install s3edge[stand-ins] to run PostgreSQL")
-    return reachable(found[0].parent) / "bin"
+    package = found[0].parents[1]
+    # A wheel keeps the libraries that its programs need in a folder beside the package.
+    parts = found[0].parent.relative_to(package.parent), Path(f"{package.name}.libs")
+    return reachable(package.parent, *parts) / parts[0] / "bin"
 
 
-def reachable(folder: Path) -> Path:
-    """Return a folder where any account can run what is in it: itself, or a copy."""
+def reachable(folder: Path, *parts: Path) -> Path:
+    """Return a folder in whose parts any account can run what is there: itself, or one with copies."""
     places = (folder.resolve(), *folder.resolve().parents)
     if os.geteuid() != 0 or all(place.stat().st_mode & stat.S_IXOTH for place in places):
         return folder
@@ -59,6 +62,6 @@ def reachable(folder: Path) -> Path:
     finally:
         os.close(ended)
     copy.chmod(_OPEN_TO_ALL)
-    # The programs find what else they need beside them.
-    shutil.copytree(folder, copy / folder.name, symlinks=True)
-    return copy / folder.name
+    for part in parts:
+        shutil.copytree(folder / part, copy / part, symlinks=True)
+    return copy

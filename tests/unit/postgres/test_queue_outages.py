@@ -1,5 +1,6 @@
 """A worker whose database fails in other ways than by going away."""
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -18,6 +19,7 @@ from s3edge_postgres.address import parse_address
 from s3edge_postgres.applying import apply
 from s3edge_postgres.database import PostgresDatabase
 from s3edge_postgres.queue import ProcrastinateQueue
+from s3edge_postgres.queue_connector import QueueConnector, cause_of
 from s3edge_postgres.queue_schema import with_queue
 from s3edge_postgres.rows import Terms
 from tests.unit.postgres.conftest import Postgres
@@ -83,9 +85,16 @@ class Line:
                 both.cancel()
 
 
-async def test_a_worker_notices_connections_that_fell_silent(postgres: Postgres) -> None:
-    """Neither closed nor answered: it hangs up by itself, and takes tasks over new ones."""
-    url = postgres.server.create_plain_database("silent")
+@pytest.mark.parametrize("at_work", [False, True])
+async def test_a_worker_notices_connections_that_fell_silent(
+    postgres: Postgres, *, at_work: bool
+) -> None:
+    """
+    Neither closed nor answered: it hangs up by itself, and takes tasks over new ones.
+
+    So it does when a job was at work, whose end it then cannot record; that fails nothing else.
+    """
+    url = postgres.server.create_plain_database(f"silent_{at_work}".lower())
     apply(parse_address(url), with_queue)
     parts = urlsplit(url)
     ran: list[Task] = []
@@ -97,6 +106,8 @@ async def test_a_worker_notices_connections_that_fell_silent(postgres: Postgres)
         async with PostgresDatabase(through, SystemClock(), TERMS) as database:
 
             async def run(task: Task) -> None:
+                if at_work and not ran:
+                    line.fall_silent()
                 await direct.complete_task(task.id, OUTCOME, attempt=task.attempt)
                 ran.append(task)
 
@@ -114,9 +125,47 @@ async def test_a_worker_notices_connections_that_fell_silent(postgres: Postgres)
             async with anyio.create_task_group() as group:
                 group.start_soon(work)
                 await ask_for_one()
-                line.fall_silent()
+                if not at_work:
+                    line.fall_silent()
                 await ask_for_one()
                 stop.set()
+    gc.collect()  # an error that nobody awaited is told of now, and fails the test
+
+
+async def test_an_answer_is_not_the_end_of_a_call(postgres: Postgres) -> None:
+    """A server that falls silent before it was told to keep what it answered is not waited for."""
+    url = postgres.server.create_plain_database("unkept")
+    apply(parse_address(url), with_queue)
+    parts = urlsplit(url)
+    async with Line(parts.port or 0).opened() as line:
+        connector = QueueConnector(parse_address(url.replace(f":{parts.port}/", f":{line.port}/")))
+        await connector.open_async()
+
+        async def answered_and_silent() -> None:
+            async with connector.pool.connection() as connection:
+                await connection.execute("select 1")
+                line.fall_silent()
+
+        try:
+            with anyio.fail_after(PATIENCE_S), pytest.raises(psycopg.OperationalError):
+                await answered_and_silent()
+        finally:
+            await connector.close_async()
+
+
+async def test_what_could_not_be_recorded_is_noted(postgres: Postgres) -> None:
+    """Nobody awaits the record of a job's end: that it failed is known to who ends the worker."""
+    url = postgres.server.create_plain_database("unrecorded")
+    apply(parse_address(url), with_queue)
+    connector = QueueConnector(parse_address(url))
+    await connector.open_async()
+    try:
+        await connector.execute_query_async("select pg_terminate_backend(pg_backend_pid())")
+        assert connector.failed.is_set()
+        assert connector.failure is not None
+        assert cause_of(connector.failure).startswith("SQLSTATE 57P01")
+    finally:
+        await connector.close_async()
 
 
 async def test_a_grant_changes_no_terms(postgres: Postgres) -> None:
