@@ -8,7 +8,7 @@ def main() -> None:
     try:
         from s3edge.cli import commands  # noqa: PLC0415 - so that the hint below can be given
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] == "s3edge":
+        if error.name is None or error.name.startswith("s3edge"):
             raise
         sys.exit(f"s3edge: the command line needs {error.name!r}; pip install 's3edge[embedded]'")
     commands()

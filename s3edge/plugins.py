@@ -57,11 +57,16 @@ def load(group: str, scheme: str) -> AdapterFactory:
     try:
         factory: AdapterFactory = found[0].load()
     except ModuleNotFoundError as error:
-        if error.name is not None and error.name.startswith("s3edge"):
-            raise  # not a missing extra: the installation itself is broken
+        if not is_of_an_extra(error):
+            raise
         message = f"the adapter for {scheme!r} needs {missing(error.name)}"
         raise UnknownAdapterError(message) from error
     return factory
+
+
+def is_of_an_extra(error: ModuleNotFoundError) -> bool:
+    """Tell whether an extra may bring what is missing; if it is our own, the installation is broken."""
+    return error.name is not None and not error.name.startswith("s3edge")
 
 
 def missing(module: str | None) -> str:

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
@@ -41,6 +40,7 @@ from s3edge_inference.inference_api import (
     read_model_info,
     read_prediction,
 )
+from s3edge_inference.key import api_key
 from s3edge_inference.places import PLACE_TIMEOUT_S, Places
 from s3edge_inference.refusals import refused
 from s3edge_inference.servers import State, Verdict
@@ -62,7 +62,6 @@ PROBE_TIMEOUT_S = 1.0
 SILENCE_S = 30.0
 """Who gives up a prediction that took so long blames the server."""
 
-_KEY = re.compile(r"[!-~]+")
 
 T = TypeVar("T")
 
@@ -324,11 +323,7 @@ def from_url(value: str, wiring: Wiring) -> InferenceBackend:
     if len(urls) > MAX_SERVERS:
         message = f"there are {len(urls)} GPU servers; name {MAX_SERVERS} at the most"
         raise ValueError(message)
-    key = wiring.vendor.get("API_SECRET_KEY", "")
+    key = api_key(wiring.vendor)
     if not key:
         raise ValueError("GPU servers need a key; set API_SECRET_KEY to what they expect")
-    if _KEY.fullmatch(key) is None:
-        raise ValueError(
-            "API_SECRET_KEY has blanks or other characters that no header carries; set it without"
-        )
     return HttpBackend(urls, key)

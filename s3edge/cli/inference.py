@@ -12,7 +12,7 @@ from s3edge.cli.open_files import allow_open_files
 from s3edge.cli.options import Failed, settings_of, with_environment
 from s3edge.cli.server import COULD_NOT_START, bind, server_of, stopping, url_of
 from s3edge.cli.stopping import exit_well_on_signals
-from s3edge.plugins import missing
+from s3edge.plugins import is_of_an_extra, missing
 from s3edge_inference.predictors import PredictorUnavailable
 
 
@@ -102,8 +102,8 @@ def needing_model() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("s3edge"):
-            raise  # not a missing extra: the installation itself is broken
+        if not is_of_an_extra(error):
+            raise
         message = f"the inference server needs {missing(error.name)}"
         raise Failed(message) from None
     except PredictorUnavailable as error:

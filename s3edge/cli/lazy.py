@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from s3edge.plugins import missing
+from s3edge.plugins import is_of_an_extra, missing
 
 
 class LazyGroup(click.Group):
@@ -34,7 +34,7 @@ class LazyGroup(click.Group):
             try:
                 self.add_command(resolve_name(place), cmd_name)
             except ModuleNotFoundError as error:
-                if error.name is None or error.name.partition(".")[0] == "s3edge":
+                if not is_of_an_extra(error):
                     raise
                 sys.exit(f"s3edge: the command {cmd_name} needs {missing(error.name)}")
         return super().get_command(ctx, cmd_name)

@@ -7,7 +7,7 @@ import click
 
 from s3edge.cli.options import WRONG_USAGE, Failed, settings_of, with_environment
 from s3edge.config import Settings
-from s3edge.plugins import scheme_of
+from s3edge.plugins import is_of_an_extra, missing, scheme_of
 from s3edge.ports import INLINE
 from s3edge_postgres.migrations import migrations
 
@@ -60,9 +60,9 @@ def _apply(settings: Settings, *, dry_run: bool) -> Sequence[str]:
 
             scripts_for = with_queue
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("s3edge"):
+        if not is_of_an_extra(error):
             raise
-        message = f"this needs {error.name!r}; pip install 's3edge[cloud]'"
+        message = f"migrating needs {missing(error.name)}"
         raise Failed(message) from None
     try:
         applied = apply(

@@ -11,6 +11,7 @@ from anyio.abc import TaskStatus
 from s3edge.cli.options import WRONG_USAGE, Failed, settings_of, with_environment
 from s3edge.cli.segment import DEFAULT_URL
 from s3edge.config import Deployment, Settings, build, check_opens
+from s3edge.config.shareable import check_shareable
 from s3edge.plugins import scheme_of
 from s3edge.ports import INLINE
 from s3edge.worker import run_worker
@@ -43,12 +44,7 @@ def worker(environ: Mapping[str, str], concurrency: int | None) -> None:
         raise Failed(message, WRONG_USAGE)
     url = settings.public_url or DEFAULT_URL
     deployment = build(settings, bound_url=url)
-    if settings.public_url is None and scheme_of(settings.storage) == "file":
-        message = (
-            "S3EDGE_PUBLIC_URL: a worker needs it where images are files: how the server that has them"
-            " is reached; let all of them have the same"
-        )
-        raise Failed(message, WRONG_USAGE)
+    check_shareable(settings)
     anyio.run(partial(check_opens, settings, bound_url=url))
     run_until_stopped(deployment)
     click.echo(STOPPED, err=True)

@@ -259,8 +259,8 @@ def adapter_of(port: Port, settings: Settings, wiring: Wiring) -> Any:
         factory = plugins.load(port.group, port.scheme(settings))
         return factory(port.value(settings), wiring)
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("s3edge"):
-            raise  # not a missing extra: the installation itself is broken
+        if not plugins.is_of_an_extra(error):
+            raise
         message = f"{port.setting}: {port.scheme(settings)!r} needs {plugins.missing(error.name)}"
     except EdgeError as error:
         message = f"{port.setting}: {error.message}"

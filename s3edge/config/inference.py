@@ -1,11 +1,12 @@
 """From settings to an inference server: the predictor, and the ports that it shares with a gateway."""
 
-import re
 from collections.abc import Callable
 
 from s3edge import plugins
 from s3edge.config.build import DATABASE, STORAGE, OwnParts, adapter_of, wiring_of
 from s3edge.config.settings import Settings, SettingsError
+from s3edge.config.shareable import check_shareable
+from s3edge_inference.key import api_key
 from s3edge_inference.predictors import Predictor, PredictorOptions
 from s3edge_inference.server.app import InferenceServer
 from s3edge_inference.server.options import ServerOptions
@@ -13,8 +14,6 @@ from s3edge_inference.server.options import ServerOptions
 
 _OF_ONE_MACHINE = frozenset({"sqlite", "memory"})
 """Databases that only the gateway's own machine has."""
-
-_KEY = re.compile(r"[!-~]+")
 
 
 def build_inference(
@@ -80,36 +79,15 @@ def _check_service_key(settings: Settings) -> None:
 
 def _key(settings: Settings) -> str:
     """Return the key that gateways send; without one there is no server, on loopback neither."""
-    key = settings.vendor.get("API_SECRET_KEY", "").strip()
+    try:
+        key = api_key(settings.vendor)
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
     if not key:
         raise SettingsError(
             "API_SECRET_KEY: set it to what the gateway sends; make one with: openssl rand -hex 32"
         )
-    if _KEY.fullmatch(key) is None:
-        raise SettingsError(
-            "API_SECRET_KEY: it has blanks or other characters that no header carries; set it without"
-        )
     return key
-
-
-def check_shareable(settings: Settings) -> None:
-    """
-    Refuse a storage that the gateway does not see.
-
-    Raises:
-        SettingsError: Says what to set.
-    """
-    scheme = STORAGE.scheme(settings)
-    if scheme == "memory":
-        raise SettingsError(
-            "S3EDGE_STORAGE: memory: is this process's own, and the gateway reads masks; set R2_ENDPOINT"
-            " and the other R2_ names as the gateway has them"
-        )
-    if scheme == "file" and settings.public_url is None:
-        raise SettingsError(
-            "S3EDGE_STORAGE: set R2_ENDPOINT and the other R2_ names as the gateway has them; or, when"
-            " the gateway's files are on this machine, S3EDGE_PUBLIC_URL to how it is reached"
-        )
 
 
 def predictor_of(settings: Settings) -> Predictor:
@@ -135,7 +113,7 @@ def predictor_of(settings: Settings) -> Predictor:
             )
         )
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("s3edge"):
-            raise  # not a missing extra: the installation itself is broken
+        if not plugins.is_of_an_extra(error):
+            raise
         message = f"S3EDGE_PREDICTOR: {settings.predictor!r} needs {plugins.missing(error.name)}"
         raise SettingsError(message) from None

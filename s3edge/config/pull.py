@@ -3,8 +3,9 @@
 from attrs import evolve, frozen
 
 from s3edge.config.build import STORAGE, Deployment, OwnParts, adapter_of, build, wiring_of
-from s3edge.config.inference import check_shareable, options_of, predictor_of
+from s3edge.config.inference import options_of, predictor_of
 from s3edge.config.settings import Settings
+from s3edge.config.shareable import check_shareable
 from s3edge_inference.engine_backend import EngineBackend
 
 

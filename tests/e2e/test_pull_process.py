@@ -46,6 +46,16 @@ QUEUE = {"S3EDGE_DISPATCH": "procrastinate"}
         ("inference work", {"S3EDGE_PREDICTOR": "cup"}, "S3EDGE_PREDICTOR: write one of cpu"),
         (
             "worker",
+            {**QUEUE, **POSTGRES, "S3EDGE_STORAGE": "memory:"},
+            "S3EDGE_STORAGE: memory: is this process's own",
+        ),
+        (
+            "worker",
+            {**QUEUE, **POSTGRES},
+            "S3EDGE_STORAGE: set R2_ENDPOINT and the other R2_ names as the gateway has them",
+        ),
+        (
+            "worker",
             {**QUEUE, **POSTGRES, **BUCKET, "S3EDGE_BACKEND": "queue:"},
             "S3EDGE_BACKEND: queue: is for gateways, and this worker needs a model",
         ),

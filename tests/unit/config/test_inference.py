@@ -23,7 +23,7 @@ def built(**settings: str) -> InferenceServer:
     ("settings", "reason"),
     [
         ({"API_SECRET_KEY": ""}, "API_SECRET_KEY: set it to what the gateway sends"),
-        ({"API_SECRET_KEY": "a key"}, "API_SECRET_KEY: it has blanks"),
+        ({"API_SECRET_KEY": "a key"}, "API_SECRET_KEY contains spaces"),
         ({"S3EDGE_STORAGE": "memory:"}, "S3EDGE_STORAGE: memory: is this process's own"),
         ({"S3EDGE_PUBLIC_URL": ""}, "S3EDGE_STORAGE: set R2_ENDPOINT"),
         ({"S3EDGE_PREDICTOR": "nosuch"}, "S3EDGE_PREDICTOR: write one of "),
