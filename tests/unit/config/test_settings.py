@@ -106,5 +106,5 @@ def test_the_example_file_has_every_setting_and_is_good() -> None:
     lines = (ROOT / ".env.example").read_text("utf-8").splitlines()
     pairs = [re.fullmatch(r"# ([A-Z0-9_]+)=(.*)", line) for line in lines]
     given = [(match[1], match[2]) for match in pairs if match is not None]
-    assert [name for name, _ in given] == [setting.name for setting in SETTINGS]
+    assert [name for name, _ in given] == list(SETTINGS)
     assert evolve(parse_settings(dict(given)), vendor={}) == parse_settings({})
