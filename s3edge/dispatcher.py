@@ -94,11 +94,6 @@ class Dispatcher:
             self._disowned[task_id] = anyio.current_time()
 
     @property
-    def held(self) -> int:
-        """How many tasks this process holds."""
-        return len(self._held)
-
-    @property
     def backlog(self) -> int:
         """How many tasks had not ended, of all processes, when this one last looked."""
         return self._backlog

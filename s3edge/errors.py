@@ -11,6 +11,10 @@ from typing import Any
 from attrs import frozen
 
 
+DEFAULT_RETRY_AFTER_S = 5
+"""When to come back where nothing is known of how long it takes."""
+
+
 class Code(StrEnum):
     """Why a request was refused or a task failed; the wire's ``error.code``."""
 
@@ -102,6 +106,6 @@ def invalid(field: str, message: str) -> EdgeError:
     return EdgeError(Code.INVALID_REQUEST, f"{field}: {message}", details=[Detail(field, message)])
 
 
-def unavailable(message: str, *, retry_after_s: int = 5) -> EdgeError:
+def unavailable(message: str, *, retry_after_s: int = DEFAULT_RETRY_AFTER_S) -> EdgeError:
     """Return a retryable ``SERVICE_UNAVAILABLE``: a dependency is down or too slow."""
     return EdgeError(Code.SERVICE_UNAVAILABLE, message, retryable=True, retry_after_s=retry_after_s)

@@ -22,9 +22,6 @@ _OF_EXTRA = re.compile(r"(?P<name>[\w-]+).*;.*\bextra == ['\"](?P<extra>[\w-]+)[
 
 _FOR_OURSELVES = frozenset({"dev-check", "dev-test", "stand-ins", "testing"})
 
-GROUPS = (AUTHENTICATORS, DATABASES, STORAGES, BACKENDS, RATE_LIMITERS, QUEUES)
-"""One entry point group a port; the name of an entry point is the scheme it serves."""
-
 AdapterFactory = Callable[[str, Wiring], Any]
 """Takes the setting's whole value and the wiring; returns the port's implementation."""
 

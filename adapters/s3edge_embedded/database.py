@@ -75,7 +75,7 @@ class SqliteDatabase:
         self._clock = clock
         self._initial_credits = initial_credits
         self._cost = segment_cost
-        self._deadline_us = round(task_deadline_s * 1_000_000)
+        self._deadline_us = _microseconds(task_deadline_s)
 
     async def __aenter__(self) -> Self:
         """Open the file."""

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 
 from s3edge.ports import Clock, Ids
-from s3edge.rules.claims import USER_ROLE
+from s3edge.rules.claims import AUDIENCE, USER_ROLE
 from s3edge.values import Tier
 from s3edge.web.http import Call, Response, Route
 from s3edge_embedded.private_files import read_or_create
@@ -34,7 +34,6 @@ JWKS_PATH = "/auth/v1/.well-known/jwks.json"
 LOCAL_ISSUER = "urn:s3edge:local/auth/v1"
 """Not an address: tokens stay good when the server moves to another port. The key tells servers apart."""
 
-AUDIENCE = "authenticated"
 DEFAULT_LIFETIME_S = 24 * 3600
 
 _ALGORITHM = "ES256"

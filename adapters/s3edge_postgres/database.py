@@ -14,6 +14,7 @@ from psycopg.types.json import Jsonb
 from s3edge.errors import Code, unavailable
 from s3edge.ports import INLINE, Clock, EndNews, Finding, Wiring
 from s3edge.rules.lifecycle import COUNTED_BACKLOG, LEASE_S
+from s3edge.rules.schema import SCHEMA_VERSION
 from s3edge.rules.schema_refusals import refusal_of_grant
 from s3edge.rules.storable import without_nul
 from s3edge.values import (
@@ -33,7 +34,6 @@ from s3edge_postgres.address import PostgresAddress, parse_address
 from s3edge_postgres.connections import Connections, deadline
 from s3edge_postgres.ends import announce_ends
 from s3edge_postgres.examination import examine_database
-from s3edge_postgres.migrations import SCHEMA_VERSION
 from s3edge_postgres.refusals import error_of_call
 from s3edge_postgres.rows import Terms, account_of, reservation_of, task_of
 

@@ -9,9 +9,9 @@ from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 
 from s3edge.ports import Clock, Finding
+from s3edge.rules.schema import SCHEMA_VERSION
 from s3edge_postgres.address import PostgresAddress
 from s3edge_postgres.connections import deadline, session_options
-from s3edge_postgres.migrations import SCHEMA_VERSION
 from s3edge_postgres.refusals import NOT_APPLIED, fix_of, in_brief
 from s3edge_postgres.time_limit import TimeLimit
 

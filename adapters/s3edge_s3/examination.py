@@ -147,4 +147,4 @@ class Examination:
 
     def _complaint(self, answer: Answer) -> str:
         code = error_code(answer.body)
-        return f"{answer.status} {code}: {self._faults.mend(answer.status, code)}"
+        return f"{answer.status} {code}: {self._faults.fix_of(answer.status, code)}"

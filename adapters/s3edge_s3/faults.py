@@ -71,7 +71,7 @@ class Faults:
                 "the storage refuses: %d %s; %s",
                 answer.status,
                 code,
-                self.mend(answer.status, code),
+                self.fix_of(answer.status, code),
             )
         return unavailable(_FOR_USERS)
 
@@ -80,10 +80,10 @@ class Faults:
         _log.error("%s; see what answers at %s", what, self.names.endpoint)
         return unavailable(_FOR_USERS)
 
-    def mend(self, status: int, code: str) -> str:
+    def fix_of(self, status: int, code: str) -> str:
         """Return what to do about an answer, on one line."""
         names = self.names
-        mends = {
+        fixes = {
             "AccessDenied": names.permission,
             "AuthorizationHeaderMalformed": f"set {names.region} to the bucket's own",
             "ExpiredToken": f"renew {names.key_pair}",
@@ -108,11 +108,11 @@ class Faults:
             HTTPStatus.UNAUTHORIZED: f"set {names.key_pair}, and {names.endpoint} to the bucket's own",
             HTTPStatus.FORBIDDEN: names.permission,
             HTTPStatus.NOT_FOUND: f"check {names.endpoint} and {names.bucket}",
-            HTTPStatus.MOVED_PERMANENTLY: mends["PermanentRedirect"],
+            HTTPStatus.MOVED_PERMANENTLY: fixes["PermanentRedirect"],
             HTTPStatus.TOO_MANY_REQUESTS: "the server limits the rate; wait",
         }
-        if code in mends:
-            return mends[code]
+        if code in fixes:
+            return fixes[code]
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             return "the server is down or busy; wait, or see its own status"
         return by_status.get(status, f"check {names.endpoint} and {names.bucket}")

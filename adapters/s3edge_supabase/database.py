@@ -13,6 +13,7 @@ import anyio
 from s3edge.errors import Code, EdgeError, unavailable
 from s3edge.ports import Clock, Finding, Wiring
 from s3edge.rules.lifecycle import has_ended
+from s3edge.rules.schema import SCHEMA_VERSION
 from s3edge.values import (
     Account,
     NewTask,
@@ -41,9 +42,6 @@ from s3edge_supabase.rows import (
 )
 from s3edge_supabase.service import ServiceSide, WithoutServiceKey, WithServiceKey
 
-
-SCHEMA_VERSION = 3
-"""What the project's ``s3edge_schema_version`` must return at least."""
 
 WITHOUT_SERVICE_KEY = (
     "SUPABASE_SERVICE_ROLE_KEY is not set: only the inference server writes outcomes; a task that"

@@ -16,14 +16,13 @@ from s3edge.cli.http_protocol import written
 from s3edge.cli.pace import PacedHttpProtocol
 from s3edge.errors import unavailable
 from s3edge.web.envelope import failure
+from s3edge.web.log_interval import LogInterval
 
 
 RETRY_AFTER_S = 1
 
 REFUSAL_S = 1.0
 """How long a refusal is left to be read: to hang up over what a client has sent would reset it."""
-
-WARNING_INTERVAL_S = 60.0
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +39,7 @@ class ConnectionBound:
         self._most = most
         self._count = 0
         self._refused = 0
-        self._warned_at: float | None = None
+        self._log_interval = LogInterval()
 
     def admits_one(self, now: float) -> bool:
         """Count a new connection, or refuse it when all are taken, and log that once a minute."""
@@ -48,14 +47,13 @@ class ConnectionBound:
             self._count += 1
             return True
         self._refused += 1
-        if self._warned_at is None or now - self._warned_at >= WARNING_INTERVAL_S:
+        if self._log_interval.is_over(now):
             _log.warning(
                 "connections beyond %d were refused: %d since the last such line; raise the limit of"
                 " open files to hold more",
                 self._most,
                 self._refused,
             )
-            self._warned_at = now
             self._refused = 0
         return False
 

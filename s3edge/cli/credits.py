@@ -11,8 +11,7 @@ from s3edge.cli.options import Failed, settings_of, with_environment
 from s3edge.config import Settings, build_database
 from s3edge.gateway import opened
 from s3edge.ports import Database
-from s3edge.rules.limits import MAX_GRANT
-from s3edge.rules.money import faults_of
+from s3edge.rules.money import MAX_GRANT, faults_of
 
 
 T = TypeVar("T")

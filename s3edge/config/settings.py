@@ -15,7 +15,8 @@ from s3edge.plugins import PREDICTORS, QUEUES, installed
 from s3edge.ports import INLINE
 from s3edge.rules.claims import DEFAULT_TIER_CLAIM
 from s3edge.rules.lifecycle import COUNTED_BACKLOG
-from s3edge.rules.limits import MAX_GRANT, RateLimits, parse_rate_limits
+from s3edge.rules.limits import RateLimits, parse_rate_limits
+from s3edge.rules.money import MAX_GRANT
 from s3edge.web.addresses import Network, parse_networks
 
 

@@ -178,7 +178,7 @@ class Database(Checked, Protocol):
         Give a user credits and return the balance.
 
         Callers guarantee:
-            ``amount`` is 1 to ``rules.limits.MAX_GRANT``.
+            ``amount`` is 1 to ``rules.money.MAX_GRANT``.
 
         Implementations must:
             Add to the balance and to what was granted (``test_a_grant_adds_up``).

@@ -17,13 +17,13 @@ HEARTBEAT_S = LEASE_S / 3
 RECOVERY_INTERVAL_S = 5.0
 """How often a gateway looks for tasks that nobody holds and for overdue ones."""
 
-MAX_PREDICT_ATTEMPTS = 6
+MAX_PREDICT_TRIES = 6
 """
 How often a retryable failure of the backend is tried in all: about 8 seconds, 16 at the most, and longer
 when the backend says when to come back, or has a task wait for a server.
 """
 
-MAX_RECORD_ATTEMPTS = 5
+MAX_RECORD_TRIES = 5
 """How often writing an outcome is tried before the task is left to recovery."""
 
 COUNTED_BACKLOG = 100_000
@@ -41,14 +41,14 @@ def has_ended(status: TaskStatus) -> bool:
     return status in (TaskStatus.DONE, TaskStatus.ERROR)
 
 
-def retry_delay_s(attempt: int, fraction: float, retry_after_s: int | None = None) -> float:
+def retry_delay_s(tries: int, fraction: float, retry_after_s: int | None = None) -> float:
     """
-    Return how long to wait after a failed attempt: capped exponential backoff with full jitter.
+    Return how long to wait after a failed try: capped exponential backoff with full jitter.
 
     Args:
-        attempt: Which attempt failed, from 1.
+        tries: How many failed, 1 or more.
         fraction: A random number from 0 to 1.
         retry_after_s: When it makes sense to come back, if that was said; counts up to the same cap.
     """
-    backoff_s = fraction * min(_MAX_DELAY_S, _FIRST_DELAY_S * 2.0 ** min(attempt - 1, 16))
+    backoff_s = fraction * min(_MAX_DELAY_S, _FIRST_DELAY_S * 2.0 ** min(tries - 1, 16))
     return max(backoff_s, min(_MAX_DELAY_S, retry_after_s or 0))

@@ -12,9 +12,6 @@ from attrs import evolve, frozen
 from s3edge.values import Allowance, RateLimit, RequestKind, Tier
 
 
-MAX_GRANT = 1_000_000_000
-"""The most credits one grant may add."""
-
 WINDOW_S = 60
 
 _WINDOWS_S = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}

@@ -4,6 +4,10 @@ from s3edge.errors import Code, EdgeError
 from s3edge.values import Account
 
 
+MAX_GRANT = 1_000_000_000
+"""The most credits one grant may add."""
+
+
 def insufficient_credits(cost: int, balance: int) -> EdgeError:
     """Return the refusal of a task that the balance does not cover."""
     return EdgeError(

@@ -8,7 +8,7 @@ import anyio
 from s3edge.errors import Code, EdgeError
 from s3edge.ports import Database, InferenceBackend, ObjectStorage
 from s3edge.rules.image_hosts import is_allowed_host
-from s3edge.rules.lifecycle import MAX_PREDICT_ATTEMPTS, retry_delay_s
+from s3edge.rules.lifecycle import MAX_PREDICT_TRIES, retry_delay_s
 from s3edge.usecases.record_outcome import record_failure, record_success
 from s3edge.usecases.request_segmentation import image_key
 from s3edge.values import Prediction, PredictRequest, Task
@@ -87,9 +87,9 @@ async def _predict(
     timeout_s: float,
 ) -> Prediction:
     """Ask the backend until it answers, refuses for good, or was asked often enough."""
-    attempt = 0
+    tries = 0
     while True:
-        attempt += 1
+        tries += 1
         try:
             with anyio.fail_after(timeout_s):
                 return await backend.predict(request)
@@ -105,12 +105,12 @@ async def _predict(
             # An adapter's own fault must not leave the user charged for nothing.
             _log.exception("the inference backend raised an unforeseen error")
             raise EdgeError(Code.INFERENCE_FAILED, "The model could not be run.") from None
-        if not error.retryable or attempt >= MAX_PREDICT_ATTEMPTS:
+        if not error.retryable or tries >= MAX_PREDICT_TRIES:
             raise error
-        delay_s = retry_delay_s(attempt, random(), error.retry_after_s)
+        delay_s = retry_delay_s(tries, random(), error.retry_after_s)
         _log.warning(
             "try %d of task %s failed, trying again in %.1f s: %s",
-            attempt,
+            tries,
             request.task_id,
             delay_s,
             error,

@@ -7,7 +7,7 @@ import anyio
 
 from s3edge.errors import Code, EdgeError
 from s3edge.ports import Database
-from s3edge.rules.lifecycle import MAX_RECORD_ATTEMPTS, retry_delay_s
+from s3edge.rules.lifecycle import MAX_RECORD_TRIES, retry_delay_s
 from s3edge.rules.outcomes import outcome_of
 from s3edge.values import Prediction, Task
 
@@ -68,12 +68,12 @@ async def record_failure(
 
 async def _insist(write: Callable[[], Awaitable[bool]], random: Callable[[], float]) -> bool:
     """Write through a passing fault of the database; writing twice changes nothing."""
-    for attempt in range(1, MAX_RECORD_ATTEMPTS):
+    for tries in range(1, MAX_RECORD_TRIES):
         try:
             return await write()
         except EdgeError as error:
             if not error.retryable:
                 raise
             _log.warning("an outcome could not be written, trying again: %s", error)
-        await anyio.sleep(retry_delay_s(attempt, random()))
+        await anyio.sleep(retry_delay_s(tries, random()))
     return await write()

@@ -15,12 +15,11 @@ from uuid import UUID
 
 from s3edge.errors import Code, EdgeError, unavailable
 from s3edge.ports import Clock
+from s3edge.web.log_interval import LogInterval
 
 
 RETRY_AFTER_S = 1
 """When a refused request may come back: places are free again within milliseconds."""
-
-WARNING_INTERVAL_S = 60.0
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +42,7 @@ class Admission:
         self._waiting = 0
         self._of_users: Counter[UUID] = Counter()
         self._refused = 0
-        self._warned_at: float | None = None
+        self._log_interval = LogInterval()
 
     @property
     def serving(self) -> int:
@@ -121,8 +120,7 @@ class Admission:
         """Log what was refused, once a minute at most: who is short of time must not write much."""
         if not self._refused:
             return
-        now = self._clock.now().timestamp()
-        if self._warned_at is None or now - self._warned_at >= WARNING_INTERVAL_S:
+        if self._log_interval.is_over(self._clock.now().timestamp()):
             _log.warning(
                 "requests beyond the bounds were refused: %d since the last such line;"
                 " now %d are served and %d wait",
@@ -130,7 +128,6 @@ class Admission:
                 self._serving,
                 self._waiting,
             )
-            self._warned_at = now
             self._refused = 0
 
 

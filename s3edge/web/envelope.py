@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 
-from s3edge.errors import Code, EdgeError
+from s3edge.errors import DEFAULT_RETRY_AFTER_S, Code, EdgeError
 from s3edge.web.http import Reply, Response
 from s3edge.web.messages import ErrorBody, Failure, FieldError, ResponseMeta, Success
 from s3edge.web.statuses import STATUS_OF
@@ -26,8 +26,6 @@ _CHALLENGES = {
     Code.AUTH_REQUIRED: "Bearer",
     Code.AUTH_INVALID: 'Bearer error="invalid_token"',
 }
-
-_DEFAULT_RETRY_AFTER_S = 5
 
 
 def success(reply: Reply, request_id: UUID, now: datetime) -> Response:
@@ -58,5 +56,5 @@ def _headers_of(error: EdgeError) -> Sequence[tuple[str, str]]:
     if error.retry_after_s is not None:
         headers.append(("retry-after", str(error.retry_after_s)))
     elif STATUS_OF[error.code] in (429, 503):
-        headers.append(("retry-after", str(_DEFAULT_RETRY_AFTER_S)))
+        headers.append(("retry-after", str(DEFAULT_RETRY_AFTER_S)))
     return headers

@@ -8,7 +8,7 @@ from uuid import UUID
 from msgspec import UNSET, UnsetType
 
 import s3edge
-from s3edge.errors import Code, EdgeError
+from s3edge.errors import DEFAULT_RETRY_AFTER_S, Code, EdgeError
 from s3edge.rules.keys import parse_id
 from s3edge.rules.paging import MAX_LIMIT, decode_cursor, encode_cursor
 from s3edge.usecases.check_health import CheckResult, check_health
@@ -54,7 +54,7 @@ async def ready(call: Call) -> Reply | Response:
             messages.DependencyChecks(**_dependency_health(checks)),
         ),
         status=200 if serves else 503,
-        headers=() if serves else [("retry-after", "5")],
+        headers=() if serves else [("retry-after", str(DEFAULT_RETRY_AFTER_S))],
     )
 
 

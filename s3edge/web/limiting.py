@@ -6,9 +6,8 @@ from s3edge.errors import Code, EdgeError
 from s3edge.gateway import Gateway
 from s3edge.rules.limits import allowance_header, most_in_flight, policy_header
 from s3edge.values import Allowance, RateLimit, RequestKind, User
+from s3edge.web.log_interval import LogInterval
 
-
-WARNING_INTERVAL_S = 60.0
 
 _log = logging.getLogger(__name__)
 
@@ -23,7 +22,7 @@ class Limiting:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._warned_at: float | None = None
+        self._log_interval = LogInterval()
 
     def most_in_flight(self, user: User, kind: RequestKind) -> int | None:
         """Return how many such requests a user may have under way here; ``None`` for any number."""
@@ -58,9 +57,7 @@ class Limiting:
             return None
 
     def _warn(self, error: EdgeError) -> None:
-        now = self._gateway.clock.now().timestamp()
-        if self._warned_at is None or now - self._warned_at >= WARNING_INTERVAL_S:
-            self._warned_at = now
+        if self._log_interval.is_over(self._gateway.clock.now().timestamp()):
             _log.warning("rate limits are not applied while their store is down: %s", error)
 
 

@@ -13,8 +13,8 @@ from uuid import UUID
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from s3edge.errors import Code
-from s3edge.rules.paging import CURSOR_PATTERN, DEFAULT_LIMIT, MAX_PAGE
-from s3edge.rules.prompts import PROMPT_PATTERN
+from s3edge.rules.paging import CURSOR_PATTERN, DEFAULT_LIMIT, MAX_LIMIT, MAX_PAGE
+from s3edge.rules.prompts import MAX_PROMPT_CHARACTERS, PROMPT_PATTERN
 from s3edge.usecases.read_task import MAX_WAIT_S
 from s3edge.usecases.request_segmentation import MAX_URL_CHARACTERS
 from s3edge.values import TaskStatus, Tier
@@ -113,7 +113,7 @@ class SegmentRequest(Struct, frozen=True):
         str,
         Meta(
             extra_json_schema={"pattern": PROMPT_PATTERN},
-            description="1 to 500 characters after trimming, no control characters.",
+            description=f"1 to {MAX_PROMPT_CHARACTERS} characters after trimming, no control characters.",
         ),
     ]
     image_url: (
@@ -171,7 +171,9 @@ class ResultsQuery(Struct, frozen=True):
     """Which results to list."""
 
     page: Annotated[int, Meta(ge=1, le=MAX_PAGE, description="From 1; ignored with a cursor.")] = 1
-    limit: Annotated[int, Meta(ge=1, description="Above 100 is taken as 100.")] = DEFAULT_LIMIT
+    limit: Annotated[int, Meta(ge=1, description=f"Above {MAX_LIMIT} is taken as {MAX_LIMIT}.")] = (
+        DEFAULT_LIMIT
+    )
     project_id: UUID | UnsetType = UNSET
     status: TaskStatus | UnsetType = UNSET
     cursor: (

@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Self
-from uuid import UUID
 
 from attrs import define, field
 from python_multipart.exceptions import FormParserError
@@ -60,7 +59,6 @@ class UploadForm:
 
     Attributes:
         content_type: The media type that the file's part declares.
-        project_id: The ``project_id`` field; known once ``chunks()`` has ended.
     """
 
     def __init__(self, request: Request) -> None:
@@ -74,7 +72,6 @@ class UploadForm:
         boundary = _boundary(request.headers.get("content-type", ""))
         _check_declared_length(request.headers.get("content-length"))
         self.content_type = ""
-        self.project_id: UUID | None = None
         self._body = request.body
         self._parser = MultipartParser(
             boundary,
@@ -200,10 +197,10 @@ class UploadForm:
 
     def _on_part_end(self) -> None:
         # Forms with an empty project field send an empty text for it.
-        if self._part.name == _PROJECT and self._part.value:
-            self.project_id = parse_id(self._part.value.decode("utf-8", "replace"))
-            if self.project_id is None:
-                raise invalid(_PROJECT, "Send the project's UUID.")
+        if self._part.name != _PROJECT or not self._part.value:
+            return
+        if parse_id(self._part.value.decode("utf-8", "replace")) is None:
+            raise invalid(_PROJECT, "Send the project's UUID.")
 
     def _on_end(self) -> None:
         self._ended = True

@@ -3,7 +3,7 @@
 import functools
 
 from s3edge.errors import Code
-from s3edge.rules.images import CONTENT_TYPES, MAX_IMAGE_BYTES
+from s3edge.rules.images import CONTENT_TYPES, MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
 from s3edge.values import RequestKind
 from s3edge.web import handlers, messages
 from s3edge.web.http import Call, Response, Route
@@ -20,7 +20,7 @@ UPLOAD_FORM = {
                     "type": "string",
                     "contentMediaType": "application/octet-stream",
                     "description": f"An image of at most {MAX_IMAGE_BYTES:,} bytes"
-                    " and 50 megapixels.",
+                    f" and {MAX_IMAGE_PIXELS // 1_000_000} megapixels.",
                 },
                 "project_id": {"type": "string", "format": "uuid"},
             },

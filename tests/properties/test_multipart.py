@@ -23,7 +23,6 @@ class Read:
     """What was read of a form that is good."""
 
     content_type: str
-    project_id: UUID | None
     content: bytes
 
 
@@ -48,7 +47,7 @@ async def read(chunks: AsyncIterator[bytes], headers: dict[str, str]) -> Read | 
     try:
         async with UploadForm(Request("POST", "/", "", headers, chunks)) as form:
             content = b"".join([chunk async for chunk in form.chunks()])
-            return Read(form.content_type, form.project_id, content)
+            return Read(form.content_type, content)
     except EdgeError as error:
         return Refused(error.code, error.message, error.details)
 
@@ -127,7 +126,7 @@ def test_a_good_form_is_read_as_it_was_written(
     file_first: bool,
     cuts: list[int],
 ) -> None:
-    """Every byte of the file arrives, whatever it holds, and the project in either place."""
+    """Every byte of the file arrives, whatever it holds, with the project before it or behind."""
     file = (
         b'--bd\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n'
         b"Content-Type: image/png\r\n\r\n" + content + b"\r\n"
@@ -140,7 +139,7 @@ def test_a_good_form_is_read_as_it_was_written(
     )
     body = (file + project if file_first else project + file) + b"--bd--\r\n"
 
-    assert answer_to(body, cuts) == Read("image/png", project_id, content)
+    assert answer_to(body, cuts) == Read("image/png", content)
 
 
 @given(st.binary(max_size=300) | bodies(), CUTS, st.booleans())

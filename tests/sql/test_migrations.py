@@ -6,8 +6,9 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
+from s3edge.rules.schema import SCHEMA_VERSION
 from s3edge.testing.standins.postgres import GrantDefaults
-from s3edge_postgres.migrations import SCHEMA_VERSION, migrations
+from s3edge_postgres.migrations import migrations
 from tests.sql.conftest import INITIAL_CREDITS, Project, Projects, migrate
 
 

@@ -20,8 +20,8 @@ from s3edge.rules.keys import mask_key, upload_key
 from s3edge.rules.lifecycle import (
     HEARTBEAT_S,
     LEASE_S,
-    MAX_PREDICT_ATTEMPTS,
-    MAX_RECORD_ATTEMPTS,
+    MAX_PREDICT_TRIES,
+    MAX_RECORD_TRIES,
     RECOVERY_INTERVAL_S,
 )
 from s3edge.rules.money import faults_of
@@ -354,7 +354,7 @@ async def test_an_exhausted_budget_ends_in_one_refund(
     assert not await run(task, database, storage, backend)
 
     found = await stored(database, task)
-    assert len(backend.requests) == MAX_PREDICT_ATTEMPTS
+    assert len(backend.requests) == MAX_PREDICT_TRIES
     assert found.status is TaskStatus.ERROR
     assert (found.error_code, found.error_message) == ("MODEL_NOT_LOADED", "Still loading.")
     assert await used_by(database) == 0
@@ -475,7 +475,7 @@ async def test_a_model_that_never_answers_ends_in_a_refund(
     assert await run(task, database, storage, backend, predict_timeout_s=7)
 
     found = await stored(database, task)
-    assert anyio.current_time() == pytest.approx(began + 7 * MAX_PREDICT_ATTEMPTS)
+    assert anyio.current_time() == pytest.approx(began + 7 * MAX_PREDICT_TRIES)
     assert (found.status, found.error_code) == (TaskStatus.ERROR, "INFERENCE_FAILED")
     assert "7 seconds" in (found.error_message or "")
     assert await used_by(database) == 0
@@ -549,7 +549,7 @@ async def test_a_passing_fault_of_the_database_loses_no_outcome(
     """An outcome is written again, without asking the model again."""
     task = await reserved(database, storage)
     backend = ScriptedBackend(step)
-    database.fail(method, *[unavailable("down")] * (MAX_RECORD_ATTEMPTS - 1))
+    database.fail(method, *[unavailable("down")] * (MAX_RECORD_TRIES - 1))
 
     assert await run(task, database, storage, backend)
 
@@ -562,7 +562,7 @@ async def test_a_database_that_stays_down_leaves_the_task_to_recovery(
 ) -> None:
     """An outcome that cannot be written is not made up; the task stays open for the next attempt."""
     task = await reserved(database, storage)
-    database.fail("complete_task", *[unavailable("down")] * MAX_RECORD_ATTEMPTS)
+    database.fail("complete_task", *[unavailable("down")] * MAX_RECORD_TRIES)
 
     with pytest.raises(EdgeError) as raised:
         await run(task, database, storage, ScriptedBackend(answer))
@@ -731,7 +731,7 @@ async def test_a_dispatch_that_fails_is_recovered(
     fault: Exception,
 ) -> None:
     """A database that is down for a while, or a fault of its adapter, loses no task."""
-    database.fail(method, *[fault] * MAX_RECORD_ATTEMPTS)
+    database.fail(method, *[fault] * MAX_RECORD_TRIES)
     gateway = gateway_of(database, storage, ScriptedBackend(answer), clock)
 
     async with gateway.running():

@@ -6,10 +6,6 @@ from importlib.resources import files
 from attrs import field, frozen
 
 
-SCHEMA_VERSION = 3
-"""What ``s3edge_schema_version()`` returns once all scripts are applied."""
-
-
 @frozen
 class Migration:
     """

@@ -11,8 +11,7 @@ from attrs import evolve, frozen
 from s3edge.errors import Code
 from s3edge.ports import Database
 from s3edge.rules.lifecycle import LEASE_S, OVERDUE_MESSAGE
-from s3edge.rules.limits import MAX_GRANT
-from s3edge.rules.money import faults_of
+from s3edge.rules.money import MAX_GRANT, faults_of
 from s3edge.testing.contracts.concurrency import at_once
 from s3edge.testing.contracts.refusal import refused
 from s3edge.values import (

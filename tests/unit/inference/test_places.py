@@ -10,7 +10,7 @@ from s3edge.errors import Code, EdgeError
 from s3edge.memory import MemoryDatabase, MemoryObjectStorage
 from s3edge.ports import Clock
 from s3edge.rules.keys import unsigned, upload_key
-from s3edge.rules.lifecycle import MAX_PREDICT_ATTEMPTS
+from s3edge.rules.lifecycle import MAX_PREDICT_TRIES
 from s3edge.testing.standins.scripted_server import (
     Received,
     Reply,
@@ -146,7 +146,7 @@ async def test_a_task_keeps_its_tries_while_all_servers_rest(
         await rest(backend, server, refusal)
 
         async def mend() -> None:
-            while server.count(INFO) <= MAX_PREDICT_ATTEMPTS:
+            while server.count(INFO) <= MAX_PREDICT_TRIES:
                 await anyio.sleep(0.01)
             server.replies.update(well)
 

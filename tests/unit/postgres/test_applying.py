@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from s3edge.rules.schema import SCHEMA_VERSION
 from s3edge.testing.standins.postgres import PostgresServer
 from s3edge.testing.standins.postgres_process import SUPERUSER, PostgresProcess
 from s3edge.testing.standins.watched import HOST
@@ -23,7 +24,7 @@ from s3edge_postgres.applying import (
     apply,
     own_scripts,
 )
-from s3edge_postgres.migrations import SCHEMA_VERSION, Migration, migrations
+from s3edge_postgres.migrations import Migration, migrations
 from s3edge_postgres.queue_schema import with_queue
 from tests.waiting import eventually
 

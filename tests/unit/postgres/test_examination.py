@@ -7,10 +7,10 @@ import pytest
 
 from s3edge.gateway import SystemClock
 from s3edge.ports import Finding
+from s3edge.rules.schema import SCHEMA_VERSION
 from s3edge.testing import ManualClock
 from s3edge_postgres.address import parse_address
 from s3edge_postgres.database import PostgresDatabase
-from s3edge_postgres.migrations import SCHEMA_VERSION
 from tests.unit.postgres.conftest import TERMS, Postgres
 
 

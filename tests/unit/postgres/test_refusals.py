@@ -9,7 +9,7 @@ from attrs import evolve
 
 from s3edge.errors import Code, EdgeError
 from s3edge.gateway import SystemClock
-from s3edge.rules.limits import MAX_GRANT
+from s3edge.rules.money import MAX_GRANT
 from s3edge.testing.contracts.database import new_task
 from s3edge.testing.contracts.refusal import refused
 from s3edge.testing.standins.postgres import PostgresServer

@@ -5,7 +5,7 @@ import pytest
 from s3edge.rules.lifecycle import (
     HEARTBEAT_S,
     LEASE_S,
-    MAX_PREDICT_ATTEMPTS,
+    MAX_PREDICT_TRIES,
     has_ended,
     retry_delay_s,
 )
@@ -46,7 +46,7 @@ def test_a_late_attempt_does_not_overflow() -> None:
 
 def test_the_backend_is_asked_for_a_quarter_of_a_minute_at_the_most() -> None:
     """All the delays between attempts together stay short of what a user would wait for."""
-    assert sum(retry_delay_s(attempt, 1.0) for attempt in range(1, MAX_PREDICT_ATTEMPTS)) < 16
+    assert sum(retry_delay_s(attempt, 1.0) for attempt in range(1, MAX_PREDICT_TRIES)) < 16
 
 
 def test_two_lost_heartbeats_do_not_lose_a_task() -> None:

@@ -279,6 +279,6 @@ def test_a_head_without_a_length_is_none(length: str) -> None:
 )
 def test_there_is_advice_for_every_answer(names: Any, status: int) -> None:
     """Whatever the status, known or not, what to do about it is one line."""
-    advice = Faults(names).mend(status, UNKNOWN_CODE)
+    advice = Faults(names).fix_of(status, UNKNOWN_CODE)
     assert advice
     assert "\n" not in advice
