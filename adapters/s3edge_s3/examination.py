@@ -8,6 +8,7 @@ import anyio
 
 from s3edge.ports import Finding
 from s3edge_aiohttp import Answer, HttpClient, NoAnswerError
+from s3edge_s3.access_keys import NoKeyError
 from s3edge_s3.answers import error_code, upload_id
 from s3edge_s3.faults import Faults
 from s3edge_s3.multipart import upload_query
@@ -72,6 +73,9 @@ class Examination:
     ) -> Finding:
         try:
             complaint = await look(key)
+        except NoKeyError as error:
+            lent = self._faults.names.key_pair
+            complaint = f"{error.reason} and was not renewed; set {lent}, or see who lends them"
         except NoAnswerError as error:
             endpoint = self._faults.names.endpoint
             complaint = f"{error.reason}; check {endpoint}, and that this machine may reach it"

@@ -65,8 +65,8 @@ class Leftovers:
         Take over what is to be undone.
 
         Args:
-            undo: Removes what there is of it, and is no error when there is nothing; raises
-                ``NoAnswerError`` or ``EdgeError``.
+            undo: Removes what there is of it, and is no error when there is nothing. ``EdgeError`` is
+                the store's answer; after ``NoAnswerError``, and what nobody foresaw, it is tried again.
         """
         if self._slots is None or len(self._tasks) >= MAX_KEPT:
             _log.warning("something of a failed put may be left in the bucket")
@@ -97,4 +97,7 @@ class Leftovers:
             return False
         except EdgeError as error:
             _log.warning("what a failed put left was not removed: %s", error)
+        except Exception:  # noqa: BLE001 - logged with its trace; it is tried again
+            _log.exception("what a failed put left was not removed")
+            return False
         return True

@@ -14,6 +14,7 @@ from botocore.exceptions import BotoCoreError
 from botocore.session import Session
 
 from s3edge.ports import ObjectStorage, Wiring
+from s3edge_s3.access_keys import AccessKeys
 from s3edge_s3.addresses import (
     BucketAddress,
     aws_address,
@@ -22,7 +23,6 @@ from s3edge_s3.addresses import (
     r2_address,
 )
 from s3edge_s3.faults import SettingNames
-from s3edge_s3.signing import AccessKeys
 from s3edge_s3.storage import S3ObjectStorage
 
 

@@ -40,7 +40,12 @@ class PresignedUrls:
         self._key_id: str | None = None
 
     def sign(self, url: str) -> str:
-        """Return the URL with a signature in its query."""
+        """
+        Return the URL with a signature in its query.
+
+        Raises:
+            NoKeyError: As ``Signer``.
+        """
         key_id = self._signer.key_id
         if key_id != self._key_id:
             # What a lent key signed ends with it.

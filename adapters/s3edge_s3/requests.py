@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 import anyio
 
 from s3edge_aiohttp import Answer, AnswerStream, HttpClient, NoAnswerError
+from s3edge_s3.access_keys import KEY_WAIT_S
 from s3edge_s3.addresses import BucketAddress
 from s3edge_s3.answers import with_honest_status
 from s3edge_s3.signing import EMPTY_SHA256_HASH, Signer
@@ -98,12 +99,12 @@ class BucketRequests:
             budget_s: In place of the usual.
 
         Raises:
-            NoAnswerError: No try got an answer in time.
+            NoAnswerError: No try got an answer in time; ``NoKeyError`` when none could be signed.
         """
         url = self._address.object_url(key) + query
 
         async def once(timeout_s: float) -> Answer:
-            signed = await self._signer.headers(method, url, headers or {}, body_sha256)
+            signed = self._signer.headers(method, url, headers or {}, body_sha256)
             if method in ("PUT", "POST"):
                 signed["Content-Length"] = str(len(body))
             answer = await self._client.fetch(
@@ -119,13 +120,13 @@ class BucketRequests:
         Ask for an object's bytes and yield the answer while they come.
 
         Raises:
-            NoAnswerError: No try got an answer in time; also while reading.
+            NoAnswerError: As ``send``; also while reading.
         """
         url = self._address.object_url(key)
         async with AsyncExitStack() as stack:
 
             async def once(timeout_s: float) -> AnswerStream:
-                signed = await self._signer.headers("GET", url, {}, EMPTY_SHA256_HASH)
+                signed = self._signer.headers("GET", url, {}, EMPTY_SHA256_HASH)
                 return await stack.enter_async_context(
                     self._client.stream("GET", url, timeout_s=timeout_s, headers=signed)
                 )
@@ -133,7 +134,9 @@ class BucketRequests:
             yield await self._tried(once, self._budget_s)
 
     async def _tried(self, once: Callable[[float], Awaitable[A]], budget_s: float) -> A:
-        idle_s = 0.0
+        began = anyio.current_time()
+        await self._signer.ready(min(KEY_WAIT_S, budget_s - _LEAST_TIMEOUT_S))
+        idle_s = anyio.current_time() - began
         for tries in range(1, MAX_TRIES + 1):
             timeout_s = min(self._timeout_s, budget_s - idle_s)
             started = anyio.current_time()

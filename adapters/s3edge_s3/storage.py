@@ -2,7 +2,7 @@
 
 import random as standard_random
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from types import TracebackType
 from typing import Self
@@ -12,6 +12,7 @@ from s3edge.ports import Clock, Finding, Ids
 from s3edge.rules.keys import is_key
 from s3edge.values import StoredObject
 from s3edge_aiohttp import Answer, AnswerStream, HttpClient, NoAnswerError
+from s3edge_s3.access_keys import AccessKeys, NoKeyError
 from s3edge_s3.addresses import BucketAddress
 from s3edge_s3.answers import MAX_DOCUMENT_BYTES, is_absence
 from s3edge_s3.examination import Examination
@@ -20,7 +21,7 @@ from s3edge_s3.leftovers import Leftovers
 from s3edge_s3.objects import BucketObjects
 from s3edge_s3.presigned import PresignedUrls
 from s3edge_s3.requests import BUDGET_S, REQUEST_TIMEOUT_S, BucketRequests
-from s3edge_s3.signing import AccessKeys, Signer
+from s3edge_s3.signing import Signer
 from s3edge_s3.writing import ObjectWriter
 
 
@@ -56,6 +57,7 @@ class S3ObjectStorage:
     ) -> None:
         signer = Signer(keys, address.region)
         self._address = address
+        self._signer = signer
         self._ids = ids
         self._faults = Faults(names)
         self._client = HttpClient("the storage")
@@ -68,9 +70,12 @@ class S3ObjectStorage:
         self._writer = ObjectWriter(self._requests, self._faults, self._leftovers)
 
     async def __aenter__(self) -> Self:
-        """Open the pool of connections; none is made yet."""
+        """Open the pool of connections; none is made yet. A key that must be lent first is asked for."""
         await self._client.__aenter__()
         await self._leftovers.__aenter__()
+        # What is asked of the storage, readiness first, says that there is none.
+        with suppress(NoKeyError):
+            await self._signer.ready()
         return self
 
     async def __aexit__(
@@ -102,9 +107,13 @@ class S3ObjectStorage:
             )
 
     def url_for(self, key: str) -> str:
-        """Implement ``ObjectStorage``: the public URL where there is one, else a signed one."""
-        public = self._address.public_url(key)
-        return public or self._presigned.sign(self._address.object_url(key))
+        """
+        Implement ``ObjectStorage``: the public URL where there is one, else a signed one.
+
+        A key that was lent and has run out signs nothing: its URLs would be refused.
+        """
+        with self._outages():
+            return self._url(key)
 
     def key_of(self, url: str) -> str | None:
         """Implement ``ObjectStorage``; knows the bucket's URLs whoever signed them, and public ones."""
@@ -146,8 +155,12 @@ class S3ObjectStorage:
 
     def examine(self) -> AsyncIterator[Finding]:
         """Implement ``Examinable``: put, read and delete a small object, and read it by its URL."""
-        examination = Examination(self._requests, self._client, self._faults, self.url_for)
+        examination = Examination(self._requests, self._client, self._faults, self._url)
         return examination.findings(f"doctor/{self._ids.new()}")
+
+    def _url(self, key: str) -> str:
+        public = self._address.public_url(key)
+        return public or self._presigned.sign(self._address.object_url(key))
 
     @contextmanager
     def _outages(self) -> Iterator[None]:

@@ -241,6 +241,8 @@ async def _is_undone(call: Callable[[], Awaitable[None]], limit_s: float) -> boo
             await call()
         except (NoAnswerError, EdgeError) as error:
             _log.warning("what a failed put left was not removed: %s", error)
+        except Exception:  # noqa: BLE001 - logged with its trace; ``Leftovers`` tries again
+            _log.exception("what a failed put left was not removed")
         else:
             return True
     return False

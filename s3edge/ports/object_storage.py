@@ -43,6 +43,9 @@ class ObjectStorage(Checked, Protocol):
         Implementations must:
             Give each key its own URL, and put a signature only in the query, so that what is before
             the ``?`` is permanent (``test_a_url_leads_back_to_its_key``).
+
+        Raises:
+            EdgeError: ``SERVICE_UNAVAILABLE`` when nothing can be signed now.
         """
 
     def key_of(self, url: str) -> str | None:

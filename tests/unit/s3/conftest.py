@@ -18,9 +18,9 @@ from botocore.credentials import Credentials
 
 from s3edge.ports import Ids
 from s3edge.testing import ManualClock
+from s3edge_s3.access_keys import AccessKeys
 from s3edge_s3.addresses import custom_address
 from s3edge_s3.presets import R2_NAMES
-from s3edge_s3.signing import AccessKeys
 from s3edge_s3.storage import S3ObjectStorage
 
 
@@ -329,12 +329,13 @@ def open_storage(monkeypatch: pytest.MonkeyPatch) -> OpenStorage:
         *,
         public_base_url: str | None = None,
         token: str | None = None,
+        keys: AccessKeys | None = None,
         **options: Any,
     ) -> AsyncIterator[S3ObjectStorage]:
         ids: Ids = RandomIds()
         async with S3ObjectStorage(
             custom_address(endpoint, BUCKET, "auto", public_base_url=public_base_url),
-            AccessKeys(Credentials(ACCESS_KEY_ID, SECRET, token)),
+            keys or AccessKeys(Credentials(ACCESS_KEY_ID, SECRET, token)),
             names=R2_NAMES,
             clock=ManualClock(),
             ids=ids,
@@ -361,6 +362,12 @@ async def impatient(
     """Return a storage that soon gives up, for stores that are silent."""
     async with open_storage(store.endpoint, timeout_s=0.2, budget_s=0.3) as storage:
         yield storage
+
+
+@pytest.fixture
+def secret() -> str:
+    """Return what belongs to every key that the store takes."""
+    return SECRET
 
 
 @pytest.fixture

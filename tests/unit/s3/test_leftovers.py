@@ -7,7 +7,7 @@ import pytest
 
 from s3edge.errors import unavailable
 from s3edge_aiohttp import NoAnswerError
-from s3edge_s3.leftovers import DELAYS_S, GIVE_UP_S, MAX_KEPT, Leftovers
+from s3edge_s3.leftovers import DELAYS_S, GIVE_UP_S, MAX_KEPT, UNANSWERED_DELAY_S, Leftovers
 
 
 pytestmark = pytest.mark.anyio
@@ -27,6 +27,10 @@ class Store:
         self._error = error
         self.calls = 0
         self.answered_at: list[float] = []
+
+    def mend(self) -> None:
+        """Raise no more."""
+        self._error = None
 
     async def undo(self) -> None:
         """Remove what there is."""
@@ -60,6 +64,20 @@ async def test_a_store_that_stays_silent_is_given_up(caplog: pytest.LogCaptureFi
         assert store.calls == calls
     assert calls <= GIVE_UP_S / 10 + 2
     assert "may be left in the bucket" in caplog.text
+
+
+async def test_an_unforeseen_error_is_no_answer(caplog: pytest.LogCaptureFixture) -> None:
+    """It is said with its trace, and what is left is looked at again."""
+    store = Store(error=KeyError("unforeseen"))
+    async with Leftovers() as leftovers:
+        leftovers.add(store.undo)
+        await anyio.sleep(DELAYS_S[0] + 1.5 * UNANSWERED_DELAY_S)
+        assert len(store.answered_at) == 2
+        store.mend()
+        await anyio.sleep(10 + sum(DELAYS_S))
+    assert len(store.answered_at) == 2 + len(DELAYS_S)
+    traces = [record.exc_info for record in caplog.records if record.exc_info]
+    assert [trace[0] for trace in traces] == [KeyError, KeyError]
 
 
 async def test_there_is_a_bound(caplog: pytest.LogCaptureFixture) -> None:

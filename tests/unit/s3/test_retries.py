@@ -8,9 +8,10 @@ import pytest
 from botocore.credentials import Credentials
 
 from s3edge_aiohttp import Answer, HttpClient, NoAnswerError
+from s3edge_s3.access_keys import AccessKeys
 from s3edge_s3.addresses import custom_address
 from s3edge_s3.requests import BUDGET_S, MAX_TRIES, REQUEST_TIMEOUT_S, BucketRequests
-from s3edge_s3.signing import AccessKeys, Signer
+from s3edge_s3.signing import Signer
 
 
 pytestmark = pytest.mark.anyio
