@@ -9,8 +9,8 @@ import re
 from collections.abc import Mapping
 from urllib.parse import parse_qsl, urlsplit
 
+from botocore.config import Config
 from botocore.credentials import Credentials
-from botocore.exceptions import BotoCoreError
 from botocore.session import Session
 
 from s3edge.ports import ObjectStorage, Wiring
@@ -30,6 +30,9 @@ R2_BUCKET = "s3-images"
 
 CUSTOM_REGION = "us-east-1"
 """What servers other than Amazon's expect unless they are told otherwise."""
+
+LENDER_CONNECT_S, LENDER_ANSWER_S, LENDER_TRIES = 2.0, 5.0, 2
+"""What a security token service has to lend a key; botocore's own are 60 s, 60 s and 5."""
 
 R2_NAMES = SettingNames(
     key_pair="R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY",
@@ -221,9 +224,17 @@ def _aws_credentials(read: _Reader) -> Credentials:
     if key_id or secret:
         message = f"set both {S3_NAMES.key_pair}"
         raise ValueError(message)
+    session = Session()
+    session.set_default_client_config(
+        Config(
+            connect_timeout=LENDER_CONNECT_S,
+            read_timeout=LENDER_ANSWER_S,
+            retries={"total_max_attempts": LENDER_TRIES},
+        )
+    )
     try:
-        found = Session().get_credentials()
-    except BotoCoreError as error:
+        found = session.get_credentials()
+    except Exception as error:  # noqa: BLE001 - whoever lends raises what it likes
         message = f"set {S3_NAMES.key_pair}; botocore found none ({type(error).__name__})"
         raise ValueError(message) from None
     # The stubs leave out that there may be none.

@@ -1,12 +1,16 @@
 """A store that acts when its put has failed already."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import anyio
 import pytest
+from aiohttp import web
+from botocore.credentials import Credentials, ReadOnlyCredentials
 
 from s3edge.errors import EdgeError
+from s3edge_s3.access_keys import AccessKeys
 from s3edge_s3.parts import PART_BYTES
 from s3edge_s3.storage import S3ObjectStorage
 
@@ -15,6 +19,8 @@ pytestmark = pytest.mark.anyio
 
 Store = Any  # RecordingStore in conftest.py
 Sent = Any
+S3Error = Callable[[int, str], web.Response]
+OpenStorage = Callable[..., AbstractAsyncContextManager[S3ObjectStorage]]
 
 UPLOAD = "uploads/11111111-0000-4000-8000-000000000000/22222222-0000-4000-8000-000000000000"
 MASK = "masks/11111111-0000-4000-8000-000000000000/22222222-0000-4000-8000-000000000000"
@@ -87,3 +93,48 @@ async def test_what_may_be_put_again_stays(store: Store, impatient: S3ObjectStor
     assert stored.size_bytes == 10
     assert not late.removed.is_set()
     assert list(store.objects) == [MASK]
+
+
+class StumblingKeys(AccessKeys):
+    """Raise what nobody foresaw, while they are told to."""
+
+    stumble = False
+
+    def current(self) -> ReadOnlyCredentials:
+        """Return the key, or stumble."""
+        if self.stumble:
+            raise KeyError("unforeseen")
+        return super().current()
+
+
+async def test_a_clean_up_that_fails_unforeseen_is_done_later(
+    store: Store,
+    open_storage: OpenStorage,
+    answer_with: S3Error,
+    secret: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The put raises what it failed for, the log has the trace, and the parts go in the end."""
+    keys = StumblingKeys(Credentials("KEY", secret))
+    removed = anyio.Event()
+
+    async def refuse(sent: Sent) -> web.Response | None:
+        if sent.action != "PUT part 2":
+            return None
+        keys.stumble = True
+        return answer_with(403, "AccessDenied")
+
+    async def see(sent: Sent) -> None:
+        if sent.action == "DELETE upload":
+            removed.set()
+
+    store.before, store.after = refuse, see
+    async with open_storage(store.endpoint, keys=keys) as storage:
+        with pytest.raises(EdgeError):
+            await storage.put(UPLOAD, stream(2 * PART_BYTES), content_type="image/png")
+        assert store.uploads
+        keys.stumble = False
+        with anyio.fail_after(10):
+            await removed.wait()
+    assert store.is_empty
+    assert any(record.exc_info and record.exc_info[0] is KeyError for record in caplog.records)

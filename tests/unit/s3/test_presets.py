@@ -1,8 +1,10 @@
 """The settings: what they make, and what is said of those that are wrong."""
 
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 
+import anyio
 import pytest
 
 from s3edge.gateway import RandomIds
@@ -10,7 +12,8 @@ from s3edge.plugins import STORAGES, load
 from s3edge.ports import Examinable, Wiring
 from s3edge.rules.claims import DEFAULT_TIER_CLAIM
 from s3edge.testing import ManualClock
-from s3edge_s3.presets import from_r2, from_s3_url
+from s3edge_s3.presets import LENDER_TRIES, from_r2, from_s3_url
+from s3edge_s3.storage import S3ObjectStorage
 
 
 SECRET = "hunter2hunter2"
@@ -141,6 +144,52 @@ def test_botocore_finds_the_key(tmp_path: Path) -> None:
     )
     url = from_s3_url("s3://photos?region=eu-central-1", wiring({})).url_for("a")
     assert "X-Amz-Credential=FROMAFILE%2F" in url
+
+
+def test_a_program_that_lends_keys_and_is_not_there_is_said(tmp_path: Path) -> None:
+    """Whatever botocore lets through, it is a setting's fault, on one line."""
+    (tmp_path / "config").write_text(f"[default]\ncredential_process = {tmp_path}/none {SECRET}\n")
+    with pytest.raises(ValueError, match=r"AWS_ACCESS_KEY_ID.*FileNotFoundError") as caught:
+        from_s3_url("s3://photos?region=eu-central-1", wiring({}))
+    assert SECRET not in str(caught.value)
+
+
+ROLES = {
+    "assume-role": "role_arn = arn:aws:iam::123456789012:role/r\nsource_profile = source\n",
+    "assume-role-with-web-identity": (
+        "role_arn = arn:aws:iam::123456789012:role/r\nweb_identity_token_file = {token}\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ROLES)
+@pytest.mark.anyio
+async def test_a_token_service_that_says_nothing_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    """After our limits and not botocore's, which are minutes: else nobody asks when it is back."""
+    monkeypatch.setattr("s3edge_s3.presets.LENDER_ANSWER_S", 0.05)
+    (tmp_path / "token").write_text("token")
+    (tmp_path / "credentials").write_text(
+        "[source]\naws_access_key_id = A\naws_secret_access_key = B\n"
+    )
+    role = ROLES[kind].format(token=tmp_path / "token")
+    (tmp_path / "config").write_text(f"[default]\nregion = eu-central-1\n{role}")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", f"http://127.0.0.1:{port}")
+        storage = from_s3_url("s3://photos?region=eu-central-1", wiring({}))
+        assert isinstance(storage, S3ObjectStorage)
+        async with storage:
+            with anyio.fail_after(30):
+                while "could not be renewed" not in caplog.text:
+                    await anyio.sleep(0.01)
+        silent.settimeout(0)
+        for _ in range(LENDER_TRIES):
+            silent.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            silent.accept()
+    assert "could not be renewed: ReadTimeoutError" in caplog.text
 
 
 @pytest.mark.parametrize(
