@@ -71,11 +71,11 @@ class S3ObjectStorage:
 
     async def __aenter__(self) -> Self:
         """Open the pool of connections; none is made yet. A key that must be lent first is asked for."""
-        await self._client.__aenter__()
-        await self._leftovers.__aenter__()
         # What is asked of the storage, readiness first, says that there is none.
         with suppress(NoKeyError):
             await self._signer.ready()
+        await self._client.__aenter__()
+        await self._leftovers.__aenter__()
         return self
 
     async def __aexit__(

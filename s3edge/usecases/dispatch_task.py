@@ -43,8 +43,8 @@ async def dispatch_task(
         Whether this call ended the task; somebody else may have been first, or hold a later attempt.
 
     Raises:
-        EdgeError: ``SERVICE_UNAVAILABLE`` when the database could not be told; the task's lease runs
-            out, and recovery dispatches it again.
+        EdgeError: ``SERVICE_UNAVAILABLE`` when the database could not be told, or the storage can sign
+            no URL; the task's lease runs out, and recovery dispatches it again.
     """
     image_url = _readable_url(task, storage, image_hosts)
     if image_url is None:
