@@ -18,7 +18,12 @@ from s3edge.errors import EdgeError, unavailable
 
 
 LIFETIME_S = 600.0
-"""How long keys are used before they are fetched again; revoking a key takes this long at the most."""
+"""
+How long keys are used before they are fetched again.
+
+A revoked key is trusted for this long, and the minute that ``verified.py`` adds: up to 11 minutes after
+the issuer stops publishing it, plus the issuer's own cache; longer while the keys cannot be fetched.
+"""
 
 COOLDOWN_S = 30.0
 """At least this long between two fetches for unknown key ids: made-up ones must not become requests."""

@@ -11,7 +11,7 @@ MAX_TOKENS = 10_000
 """The longest unseen are forgotten beyond this many."""
 
 MAX_AGE = timedelta(seconds=60)
-"""A key that is withdrawn, or a tier that is changed, counts after this long at the most."""
+"""A good token is not verified again for this long; a revoked key, or a changed tier, counts no sooner."""
 
 
 class VerifiedTokens:
