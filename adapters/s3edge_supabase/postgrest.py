@@ -191,7 +191,9 @@ class Postgrest:
                 or attempt == MAX_ATTEMPTS
                 or anyio.current_time() + delay_s >= ends_at
             ):
-                _log.warning("the database is given up after attempt %d: %s", attempt, fault)
+                _log.warning(
+                    "the database does not answer: given up after attempt %d: %s", attempt, fault
+                )
                 raise unavailable("The database does not answer; try again in a moment.")
             await anyio.sleep(delay_s)
 
