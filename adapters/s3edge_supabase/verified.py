@@ -11,7 +11,7 @@ MAX_TOKENS = 10_000
 """The longest unseen are forgotten beyond this many."""
 
 MAX_AGE = timedelta(seconds=60)
-"""A good token is not verified again for this long; a revoked key, or a changed tier, counts no sooner."""
+"""For this long a good token is not verified again, whatever has become of its key."""
 
 
 class VerifiedTokens:
