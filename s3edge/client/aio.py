@@ -39,8 +39,8 @@ class AsyncClient:
     """
     One user's access to a server.
 
-    Threads may share it: it holds a pool of connections. Close it, or use it as a context manager. One
-    whose calls are awaited belongs to the event loop of its first call.
+    It holds a pool of connections: close it, or use it as a context manager. The blocking client may be
+    shared by threads; the asynchronous one belongs to the event loop of its first call.
 
     Args:
         base_url: Where the server is; ``S3EDGE_BASE_URL`` from the environment if it is not given.
