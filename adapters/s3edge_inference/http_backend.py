@@ -312,7 +312,7 @@ def _passing_fault(message: str) -> EdgeError:
 
 def from_url(value: str, wiring: Wiring) -> InferenceBackend:
     """
-    Return the backend of an ``http://...`` setting: one base URL, or several by comma.
+    Return the backend of an ``http://...`` setting: one base URL, or several, separated by commas.
 
     Raises:
         ValueError: A URL is malformed, or ``API_SECRET_KEY`` is missing or cannot be sent.

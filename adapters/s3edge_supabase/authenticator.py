@@ -160,7 +160,9 @@ def _algorithms(text: str) -> Sequence[str]:
     names = tuple(part.strip() for part in text.split(",") if part.strip())
     unknown = [name for name in names if name not in KNOWN_ALGORITHMS]
     if unknown:
-        message = f"{ALGORITHMS_SETTING}: write a comma list of {', '.join(KNOWN_ALGORITHMS)}"
+        message = (
+            f"{ALGORITHMS_SETTING}: write a comma-separated list of {', '.join(KNOWN_ALGORITHMS)}"
+        )
         raise ValueError(message)
     return names or PUBLIC_KEY_ALGORITHMS
 

@@ -13,7 +13,7 @@ UNKNOWN = "unknown"
 
 def parse_networks(text: str) -> tuple[Network, ...]:
     """
-    Return the networks of a comma list of addresses and CIDR blocks.
+    Return the networks of a comma-separated list of addresses and CIDR blocks.
 
     Raises:
         ValueError: Says which item cannot be read.

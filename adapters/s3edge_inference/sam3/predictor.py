@@ -247,5 +247,5 @@ def _threshold(text: str) -> float:
     if not text:
         return THRESHOLD
     if not re.fullmatch(r"0?\.\d{1,6}", text):
-        raise PredictorUnavailable("SAM3_THRESHOLD: write a number from 0 to 1, such as 0.5")
+        raise PredictorUnavailable("SAM3_THRESHOLD: write a number between 0 and 1, such as 0.5")
     return float(text)
