@@ -52,7 +52,7 @@ def reconcile(environ: Mapping[str, str]) -> None:
     accounts, wrong = anyio.run(_with_database, settings_of(environ), run)
     if wrong:
         raise Failed(f"the credits do not add up; faults: {wrong}, accounts: {accounts}")
-    click.echo(f"{accounts} accounts, nothing wrong")
+    click.echo(f"accounts: {accounts}, nothing wrong")
 
 
 async def _with_database(settings: Settings, run: Callable[[Database], Awaitable[T]]) -> T:

@@ -29,7 +29,8 @@ def demo(environ: Mapping[str, str], image: str, prompt: str) -> None:
     """
     Segment IMAGE by PROMPT on a server that is started for it.
 
-    Without an IMAGE, or with an empty one, a photograph; without a PROMPT, what stands out.
+    Without an IMAGE, or with an empty one, it takes a photograph that ships with scikit-image, and the
+    prompt "the orange suit"; with an IMAGE and no PROMPT, it picks what stands out.
     """
     # Whatever the address from outside is, the demo talks to a server of its own.
     settings = settings_of(

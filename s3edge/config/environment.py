@@ -32,7 +32,7 @@ def read_environment(env_file: Path | None = None) -> Mapping[str, str]:
         from dotenv import dotenv_values  # noqa: PLC0415
         from dotenv.parser import parse_stream  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        message = f"to read {path} needs {missing('python-dotenv')}"
+        message = f"reading {path} needs {missing('python-dotenv')}"
         raise SettingsError(message) from error
     try:
         # No interpolation: a secret may hold a dollar sign.

@@ -59,7 +59,7 @@ async def test_fifty_credits_buy_fifty_segmentations(start_door: StartServer, sc
             result: AnyResult = await done(task.wait(timeout=WITHIN_S))
             assert result.status == "done"
     reconciled = server.run("reconcile")
-    assert (reconciled.returncode, reconciled.stdout) == (0, "1 accounts, nothing wrong\n")
+    assert (reconciled.returncode, reconciled.stdout) == (0, "accounts: 1, nothing wrong\n")
 
 
 async def test_one_key_buys_one_segmentation(

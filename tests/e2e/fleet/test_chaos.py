@@ -95,7 +95,7 @@ def assert_nothing_was_lost(fleet: Fleet, orders: Orders, users: Sequence[Custom
         assert balances[user.user_id] == INITIAL_CREDITS - done[user.user_id]
     reconciled = fleet.gateways[0].run("reconcile")
     assert (reconciled.returncode, reconciled.stderr) == (0, "")
-    assert reconciled.stdout == f"{USERS} accounts, nothing wrong\n"
+    assert reconciled.stdout == f"accounts: {USERS}, nothing wrong\n"
     twice = fleet.query(
         "select task_id, count(*) from public.ends group by task_id having count(*) > 1"
     )

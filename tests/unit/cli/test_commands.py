@@ -65,7 +65,7 @@ def test_credits_are_granted_and_add_up(run: Run) -> None:
     user_id = str(uuid4())
     assert run("credits", "grant", user_id, "25").stdout == "125\n"
     assert run("credits", "grant", user_id, "5").stdout == "130\n"
-    assert run("reconcile").stdout == "1 accounts, nothing wrong\n"
+    assert run("reconcile").stdout == "accounts: 1, nothing wrong\n"
 
 
 def test_reconcile_finds_what_is_wrong(run: Run, tmp_path: Path) -> None:
