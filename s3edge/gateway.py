@@ -177,7 +177,7 @@ class Gateway:
         waiting = 0 if self._dispatcher is None else self._dispatcher.backlog
         if waiting >= self.options.max_backlog:
             raise unavailable(
-                "Too many segmentations wait; try again in a while.",
+                "Too many segmentations are queued; try again later.",
                 retry_after_s=BACKLOG_RETRY_AFTER_S,
             )
 

@@ -84,7 +84,9 @@ async def _examine(settings: Settings, token: str, report: _Report) -> None:
             message = f"it took more than {EXAMINATION_TIMEOUT_S:g} s; is it reached at all?"
             report.add(port.name, Finding("", ok=False, message=message))
         except EdgeError as error:
-            message = f"{error.message}; mend it, or point {port.setting} elsewhere"
+            message = (
+                f"{error.message.removesuffix('.')}; fix it, or point {port.setting} elsewhere"
+            )
             report.add(port.name, Finding("", ok=False, message=message))
 
 
@@ -116,7 +118,7 @@ async def _check(port: Port, part: Any, settings: Settings) -> Finding:
     if check.message is None:
         return Finding("", ok=True, message=f"{adapter}, {check.latency_ms:.1f} ms")
     message = (
-        f"{adapter}: {check.message.removesuffix('.')}; mend it, or point {port.setting} elsewhere"
+        f"{adapter}: {check.message.removesuffix('.')}; fix it, or point {port.setting} elsewhere"
     )
     return Finding("", ok=False, message=message)
 
@@ -125,7 +127,9 @@ async def _model(backend: InferenceBackend) -> Finding:
     try:
         info = await backend.model_info()
     except EdgeError as error:
-        return Finding("model", ok=False, message=f"{error.message}; see the server's log")
+        return Finding(
+            "model", ok=False, message=f"{error.message.removesuffix('.')}; see the server's log"
+        )
     message = f"{info.model_name} {info.model_version} on {info.device}"
     return Finding("model", ok=True, message=message)
 

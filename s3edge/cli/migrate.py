@@ -22,7 +22,8 @@ SCHEMES = ("postgres", "postgresql")
     help="Write the scripts here instead: supabase/migrations of the project's own repository.",
 )
 @click.option(
-    "--database", help="postgresql://...; others on this machine see it [S3EDGE_DATABASE]."
+    "--database",
+    help="postgresql://...; visible to other users of this machine while it runs [S3EDGE_DATABASE].",
 )
 @click.option("--dry-run", is_flag=True, help="Print what would be applied, and change nothing.")
 @with_environment

@@ -34,7 +34,7 @@ MAX_LIFETIME_S = 366 * 24 * 3600
 )
 @with_environment
 def token(environ: Mapping[str, str], user: UUID, tier: str, lifetime_s: int) -> None:
-    """Print an access token of the local issuer's."""
+    """Print an access token signed by the local issuer."""
     settings = settings_of(environ)
     if settings.auth != LOCAL_AUTH:
         raise Failed(

@@ -34,11 +34,11 @@ def refusal_of(sqlstate: str | None, reason: str | None, details: str | None) ->
         case "PT422", _:
             return key_reused()
         case "PT400", "unknown_project":
-            return invalid("project_id", "There is no such project of yours.")
+            return invalid("project_id", "You have no project with this id.")
         case "PT400", _:
             return EdgeError(Code.INVALID_REQUEST, "The request cannot be recorded.")
         case ("PT401", _) | ("PT404", "unknown_user"):
-            return EdgeError(Code.AUTH_INVALID, "There is no such user any more.")
+            return EdgeError(Code.AUTH_INVALID, "This user no longer exists.")
         case _:
             return None
 
@@ -50,7 +50,7 @@ def refusal_of_grant(sqlstate: str | None) -> EdgeError | None:
             return EdgeError(Code.NOT_FOUND, "There is no such user.")
         case "22003":
             # Postgres's own: a number does not fit its type.
-            return invalid("amount", "The balance would be larger than any can be.")
+            return invalid("amount", "The balance would become too large to store.")
         case _:
             return None
 

@@ -139,7 +139,7 @@ class ServerProcess:
 
     def token(self, user_id: UUID, tier: str = "enterprise") -> str:
         """
-        Return a token of the local issuer's, as ``s3edge token`` would make one.
+        Return a token signed by the local issuer, as ``s3edge token`` would make one.
 
         It is made here, with the deployment's key: a process for each would take a second of the machine.
         """

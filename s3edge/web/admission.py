@@ -70,7 +70,7 @@ class Admission:
     def enter(self) -> None:
         """Take a place; raise ``SERVICE_UNAVAILABLE`` when there is none."""
         if self._serving >= self._max_requests:
-            raise self._refusal("This server has as much to do as it can take; try again.")
+            raise self._refusal("The server is at capacity; try again.")
         self._serving += 1
         self._tell_now_and_then()
 
@@ -100,7 +100,7 @@ class Admission:
     def aside(self) -> Iterator[None]:
         """Count a long poll while it waits; raise ``SERVICE_UNAVAILABLE`` when too many wait."""
         if self._waiting >= self._max_waits:
-            raise self._refusal("Too many wait for their tasks here; ask without 'wait'.")
+            raise self._refusal("Too many long polls are open here; ask again without 'wait'.")
         self._waiting += 1
         try:
             yield

@@ -186,7 +186,8 @@ def test_long_polls_take_no_place_and_have_a_bound_of_their_own(
             answer = client.get(f"/api/v1/tasks/{task_id}", params={"wait": 0.01})
             # Not for want of a place to be served in: ten wait, and there is no room for another.
             return (
-                answer.status_code == 503 and "Too many wait" in answer.json()["error"]["message"]
+                answer.status_code == 503
+                and "Too many long polls" in answer.json()["error"]["message"]
             )
 
         def poll() -> socket.socket:

@@ -198,7 +198,7 @@ def test_doctor_looks_at_the_store(start_gateway: StartGateway, redis_server: Re
     ill = gateway.run("doctor")
     assert ill.returncode == 1
     assert (
-        "FAIL  limits: redis: The store of the rate limits cannot be reached; mend it, or point"
+        "FAIL  limits: redis: The store of the rate limits cannot be reached; fix it, or point"
         " S3EDGE_RATE_LIMIT_STORE elsewhere" in ill.stdout
     )
 
