@@ -37,6 +37,7 @@ from s3edge.testing.wsgi_server import GunicornProcess, WaitressProcess
 from s3edge_postgres.address import parse_address
 from s3edge_postgres.applying import apply
 from s3edge_postgres.migrations import migrations
+from tests.benchmarks.http_clients import compare_http_clients
 from tests.benchmarks.lists import compare_lists
 
 
@@ -62,7 +63,7 @@ THIS = (sys.executable, "-m", "tests.benchmarks.run")
 
 
 def main() -> None:
-    """Print a row a kind of request, likewise for each door, then how long lists take."""
+    """Print a row a kind of request, likewise for each door; then how lists and HTTP clients compare."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         postgres = stack.enter_context(PostgresServer(folder))
@@ -82,6 +83,7 @@ def main() -> None:
         compare_doors(stack, folder, servers["SQLite"])
     with tempfile.TemporaryDirectory() as name:
         compare_lists(Path(name))
+    compare_http_clients()
     print(f"\nlongest stop of the event loop under {LAG_UPLOADS} uploads of 10 MiB at once, with")
     print(f"segmentations running: {longest_stop_ms():.0f} ms")
 
