@@ -8,6 +8,8 @@ import click
 import pytest
 
 from s3edge.cli import commands
+from s3edge.config import QUEUE, Port
+from s3edge.config.build import PORTS
 from s3edge.config.settings import SETTINGS
 from s3edge.errors import Code
 from s3edge.testing.wsgi_server import HOOKS, MODULE
@@ -45,6 +47,14 @@ def rows_of(page: Path) -> dict[str, str]:
 def test_every_setting_is_in_the_reference() -> None:
     """The tables of settings have a row for each setting, and for no other."""
     assert set(rows_of(REFERENCE / "settings.md")) == set(SETTINGS)
+
+
+@pytest.mark.parametrize("port", [*PORTS, QUEUE], ids=lambda port: port.name)
+def test_every_port_can_be_written_for(port: Port) -> None:
+    """The page on adapters has a row for each port that a setting picks an adapter of."""
+    page = (ROOT / "docs" / "how-to" / "write-an-adapter.md").read_text("utf-8")
+    row = rf"^\| `(\w+)` \| `{port.group}` \| `{port.setting}` \| `\1Contract`"
+    assert re.search(row, page, re.MULTILINE)
 
 
 def test_every_command_is_in_the_reference() -> None:
