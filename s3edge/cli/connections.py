@@ -82,7 +82,7 @@ class CountedHttpProtocol(PacedHttpProtocol):
         if self._is_counted:
             return
         error = unavailable(
-            "This server has as many connections as it can hold; try again.",
+            "The server can hold no more connections; try again.",
             retry_after_s=RETRY_AFTER_S,
         )
         response = failure(error, uuid4(), datetime.now(UTC))

@@ -81,7 +81,7 @@ async def _examine(settings: Settings, token: str, report: _Report) -> None:
                     if token and port.group == AUTHENTICATORS:
                         report.add(port.name, await _token(part, token))
         except TimeoutError:
-            message = f"it took more than {EXAMINATION_TIMEOUT_S:g} s; is it reached at all?"
+            message = f"it took more than {EXAMINATION_TIMEOUT_S:g} s; can it be reached at all?"
             report.add(port.name, Finding("", ok=False, message=message))
         except EdgeError as error:
             message = (
@@ -138,7 +138,7 @@ async def _token(authenticator: Authenticator, token: str) -> Finding:
     try:
         user = await authenticator.authenticate(token)
     except EdgeError as error:
-        message = f"{error.message} {TOKEN} may be old, or of another project"
+        message = f"{error.message} {TOKEN} may be old, or from another project"
         return Finding("token", ok=False, message=message)
     return Finding("token", ok=True, message=f"{TOKEN} is user {user.user_id}'s, tier {user.tier}")
 

@@ -33,7 +33,7 @@ def inference_group() -> None:
 
 predictor_option = click.option(
     "--predictor",
-    help="What segments: cpu, or another installed predictor [S3EDGE_PREDICTOR, default cpu].",
+    help="The predictor: cpu, or another that is installed [S3EDGE_PREDICTOR, default cpu].",
 )
 
 
@@ -45,13 +45,13 @@ predictor_option = click.option(
     default=DEFAULT_PORT,
     show_default=True,
     type=click.IntRange(0, 65535),
-    help="Port to bind; 0 takes a free one.",
+    help="Port to bind; 0 picks a free one.",
 )
 @with_environment
 def serve_inference(
     environ: Mapping[str, str], predictor: str | None, host: str, port: int
 ) -> None:
-    """Answer the gateway's predictions, with the model that S3EDGE_PREDICTOR names."""
+    """Answer the gateway's prediction requests with the model that S3EDGE_PREDICTOR names."""
     if predictor is not None:
         environ = {**environ, "S3EDGE_PREDICTOR": predictor}
     settings = settings_of(environ)
@@ -80,7 +80,7 @@ def serve_inference(
         running.append(server)
         wrote = "writes outcomes" if writes_outcomes(settings) else "leaves outcomes to the gateway"
         click.echo(
-            f"Serving at {url_of(listener)}; {settings.predictor} is being loaded, and {wrote};"
+            f"Serving at {url_of(listener)}; {settings.predictor} is being loaded; this server {wrote};"
             " stop with Ctrl-C.",
             err=True,
         )

@@ -19,7 +19,7 @@ SCHEMES = ("postgres", "postgresql")
 @click.option(
     "--to-dir",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Write the scripts here instead: supabase/migrations of the project's own repository.",
+    help="Write the scripts to this folder instead, such as supabase/migrations in your project.",
 )
 @click.option(
     "--database",
@@ -30,10 +30,10 @@ SCHEMES = ("postgres", "postgresql")
 def migrate(
     environ: Mapping[str, str], to_dir: Path | None, database: str | None, *, dry_run: bool
 ) -> None:
-    """Bring the database's schema up to date, or write its SQL scripts for: supabase db push."""
+    """Bring the database's schema up to date, or write its SQL scripts for 'supabase db push'."""
     if to_dir is not None:
         if database is not None or dry_run:
-            raise Failed("--to-dir writes files; leave --database and --dry-run out", WRONG_USAGE)
+            raise Failed("--to-dir writes files; leave out --database and --dry-run", WRONG_USAGE)
         _write(to_dir)
         return
     if database is not None:
@@ -74,7 +74,7 @@ def _apply(settings: Settings, *, dry_run: bool) -> Sequence[str]:
     except ApplyError as error:
         raise Failed(str(error)) from None
     for name in applied.changed:
-        _announce(f"{name} was applied when it said something else, and is left as it is")
+        _announce(f"{name} has changed since it was applied, and is left as it is")
     if not applied.names:
         _announce("everything is applied")
     return applied.names
@@ -91,7 +91,7 @@ def _write(folder: Path) -> None:
         for migration in migrations():
             path = folder / migration.name
             if path.exists() and path.read_text("utf-8") != migration.sql:
-                message = f"{path} is there and says something else; move it away first"
+                message = f"{path} exists with other content; move it away first"
                 raise Failed(message)
             path.write_text(migration.sql, "utf-8")
             click.echo(path)

@@ -28,12 +28,12 @@ def with_environment(command: Callable[..., T]) -> Callable[..., T]:
     @click.option(
         "--data-dir",
         type=click.Path(path_type=Path, file_okay=False),
-        help="Where the embedded parts live [S3EDGE_DATA_DIR, default .s3edge].",
+        help="Where the embedded parts keep their data [S3EDGE_DATA_DIR, default .s3edge].",
     )
     @click.option(
         "--env-file",
         type=click.Path(path_type=Path, dir_okay=False),
-        help="Settings under the environment's own [default .env, if it is there].",
+        help="A file of settings; the environment takes precedence [default .env, if it is there].",
     )
     @functools.wraps(command)
     def wrapped(*args: Any, data_dir: Path | None, env_file: Path | None, **options: Any) -> T:

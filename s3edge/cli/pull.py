@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 @predictor_option
 @with_environment
 def work(environ: Mapping[str, str], predictor: str | None) -> None:
-    """Run tasks from the queue with the model that S3EDGE_PREDICTOR names, and listen to nobody."""
+    """Run tasks from the queue with the model that S3EDGE_PREDICTOR names, and listen on no port."""
     if predictor is not None:
         environ = {**environ, "S3EDGE_PREDICTOR": predictor}
     settings = settings_of(environ)

@@ -90,7 +90,7 @@ def _segmented(client: Client, image: Path, prompt: str, show: ShowProgress) -> 
         result = task.wait()
     except KeyboardInterrupt:
         raise Failed(
-            f"interrupted, but task {task.id} was accepted and goes on; wait for it, from Python, with:"
+            f"interrupted, but task {task.id} was accepted and goes on; to wait for it from Python:"
             f" Client().task({str(task.id)!r}).wait()"
         ) from None
     show("segmenting", 1.0)
@@ -105,7 +105,7 @@ def _words_on(error: S3EdgeError, url: str) -> str:
         case TaskFailed():
             return f"the segmentation failed and was refunded: {error.message}"
         case WaitTimeout():
-            return f"{error.message} Look again later."
+            return f"{error.message} Check again later."
         case _:
             return str(error)
 

@@ -29,7 +29,7 @@ _port = click.option(
     default=DEFAULT_PORT,
     show_default=True,
     type=click.IntRange(0, 65535),
-    help="Port to bind; 0 takes a free one.",
+    help="Port to bind; 0 picks a free one.",
 )
 
 
@@ -41,11 +41,11 @@ _port = click.option(
     default=1,
     show_default=True,
     type=click.IntRange(1, 64),
-    help="How many processes serve.",
+    help="How many processes to run.",
 )
 @with_environment
 def serve(environ: Mapping[str, str], host: str, port: int, workers: int) -> None:
-    """Serve, as the environment says."""
+    """Serve, configured by the environment."""
     settings = settings_of(environ)
     allow_open_files()
     # Whoever reads that it serves may ask it to stop.
@@ -95,11 +95,11 @@ def _check_shareable(settings: Settings) -> None:
     ):
         if scheme_of(value) == "memory":
             raise Failed(
-                f"{name}: memory: is each process's own; serve with --workers 1", WRONG_USAGE
+                f"{name}: memory: is separate in each process; serve with --workers 1", WRONG_USAGE
             )
     if scheme_of(settings.rate_limit_store) == "memory" and settings.rate_limits is not None:
         click.echo(
-            "Each worker counts requests by itself: the limits are that much higher. Set"
+            "Each worker counts requests by itself, so the limits are higher by as many times. Set"
             " S3EDGE_RATE_LIMIT_STORE=redis://host:6379/0 to have them count together.",
             err=True,
         )

@@ -22,7 +22,7 @@ MAX_LIFETIME_S = 366 * 24 * 3600
     default=Tier.FREE.value,
     show_default=True,
     type=click.Choice([tier.value for tier in Tier]),
-    help="What the user pays for.",
+    help="The user's tier.",
 )
 @click.option(
     "--lifetime",
@@ -30,7 +30,7 @@ MAX_LIFETIME_S = 366 * 24 * 3600
     default=DEFAULT_LIFETIME_S,
     show_default=True,
     type=click.IntRange(1, MAX_LIFETIME_S),
-    help="How long it is good, in seconds.",
+    help="How long the token is valid, in seconds.",
 )
 @with_environment
 def token(environ: Mapping[str, str], user: UUID, tier: str, lifetime_s: int) -> None:

@@ -135,7 +135,7 @@ def read_task(
     wait_s: float | None = None,
     deadline: float | None = None,
 ) -> Flow[RawResponse[TaskState]]:
-    """Read how a task stands, at once or when it has ended."""
+    """Read the state of a task, at once or when it has ended."""
     request = Request(
         "GET",
         f"/api/v1/tasks/{task_id}",

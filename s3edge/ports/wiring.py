@@ -31,7 +31,7 @@ class Wiring:
 
     Attributes:
         data_dir: Where embedded parts keep their files.
-        public_url: How the outside reaches this server, without a trailing slash.
+        public_url: The address at which clients reach this server, without a trailing slash.
         clock: Tells the time.
         ids: Makes ids.
         initial_credits: What a new user has.

@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 async def health(call: Call) -> Reply:
-    """Say that the process is up, touching nothing."""
+    """Say that the process is up, without asking any dependency."""
     return Reply(messages.Health("ok", call.gateway.clock.now(), s3edge.__version__))
 
 

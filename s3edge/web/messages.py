@@ -151,7 +151,11 @@ class TaskQuery(Struct, frozen=True):
 
     wait: Annotated[
         float,
-        Meta(ge=0, le=MAX_WAIT_S, description="Hold the answer this many seconds for the end."),
+        Meta(
+            ge=0,
+            le=MAX_WAIT_S,
+            description="Hold the answer until the task ends, for this many seconds at most.",
+        ),
     ] = 0.0
 
 
@@ -171,9 +175,9 @@ class ResultsQuery(Struct, frozen=True):
     """Which results to list."""
 
     page: Annotated[int, Meta(ge=1, le=MAX_PAGE, description="From 1; ignored with a cursor.")] = 1
-    limit: Annotated[int, Meta(ge=1, description=f"Above {MAX_LIMIT} is taken as {MAX_LIMIT}.")] = (
-        DEFAULT_LIMIT
-    )
+    limit: Annotated[
+        int, Meta(ge=1, description=f"More than {MAX_LIMIT} counts as {MAX_LIMIT}.")
+    ] = DEFAULT_LIMIT
     project_id: UUID | UnsetType = UNSET
     status: TaskStatus | UnsetType = UNSET
     cursor: (

@@ -192,7 +192,8 @@ class UploadForm:
         if len(self._part.value) > MAX_FIELD_BYTES:
             raise invalid(
                 self._part.name[:60],
-                f"Send the image in the field 'file'; any other holds at most {MAX_FIELD_BYTES} bytes.",
+                f"Send the image in the field 'file'; any other field may hold {MAX_FIELD_BYTES} bytes"
+                " at most.",
             )
 
     def _on_part_end(self) -> None:

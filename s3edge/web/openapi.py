@@ -35,7 +35,7 @@ _RATE_LIMIT = {
     name: {"description": text, "schema": {"type": "string"}}
     for name, text in (
         ("RateLimit-Policy", "The quota and its window."),
-        ("RateLimit", "What is left of the quota, and in how many seconds more returns."),
+        ("RateLimit", "What is left of the quota, and in how many seconds it is renewed."),
     )
 }
 _RETRY_AFTER = {
@@ -68,7 +68,7 @@ def openapi_document(routes: Sequence[Route]) -> bytes:
                     "type": "http",
                     "scheme": "bearer",
                     "bearerFormat": "JWT",
-                    "description": "An access token of the issuer that the server trusts.",
+                    "description": "An access token from the issuer that the server trusts.",
                 }
             },
         },

@@ -61,7 +61,7 @@ API_ROUTES: tuple[Route, ...] = (
         "/health",
         handlers.health,
         "health",
-        summary="Say that the process is up, touching nothing",
+        summary="Say that the process is up, without asking any dependency",
         data=messages.Health,
         # Load balancers ask all the time, from one address.
         limits_anonymous=False,
@@ -119,7 +119,7 @@ API_ROUTES: tuple[Route, ...] = (
         },
         response_headers={
             "Location": "The task.",
-            "Idempotent-Replayed": "true when the answer repeats the first one of the key.",
+            "Idempotent-Replayed": "true when this repeats the first answer to the same key.",
         },
     ),
     Route(
@@ -127,7 +127,7 @@ API_ROUTES: tuple[Route, ...] = (
         handlers.TASK_PATH,
         handlers.task,
         "task",
-        summary="Read how a task stands",
+        summary="Read the state of a task",
         kind=RequestKind.READ,
         data=messages.TaskState,
         errors=(Code.INVALID_REQUEST, Code.NOT_FOUND, Code.SERVICE_UNAVAILABLE),
