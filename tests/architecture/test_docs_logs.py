@@ -61,7 +61,7 @@ def alerts() -> list[str]:
         r"^Worth an alert: level `error`;(.*?)\n\n", page, re.MULTILINE | re.DOTALL
     )
     assert paragraph is not None
-    return re.findall(r"`([^`]+)`", paragraph[1])
+    return [" ".join(piece.split()) for piece in re.findall(r"`([^`]+)`", paragraph[1])]
 
 
 @pytest.mark.parametrize(("level", "event"), list(quoted()))

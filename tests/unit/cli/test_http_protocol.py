@@ -383,7 +383,7 @@ def test_a_connection_too_many_is_told_so(
                 refusal = read_to_end(peer)
             assert statuses(refusal) == [503]
             assert b"retry-after: 1\r\n" in refusal
-            assert "as many connections" in message_of(refusal, "SERVICE_UNAVAILABLE")
+            assert "no more connections" in message_of(refusal, "SERVICE_UNAVAILABLE")
         assert served.app.paths == []
         assert caplog.text.count("connections beyond 3 were refused") == 1
 
