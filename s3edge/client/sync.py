@@ -39,8 +39,8 @@ class Client:
         base_url: Where the server is; ``S3EDGE_BASE_URL`` from the environment if it is not given.
         token: The access token, or a function that returns one, which may be a coroutine function; it is
             called when a token is first needed, and again once when the server refuses it. It goes to the
-            server's own origin and nowhere else. ``S3EDGE_TOKEN`` if it is not given; ``None`` is given,
-            and means that nobody asks.
+            server's own origin and nowhere else. ``S3EDGE_TOKEN`` if it is left out; an explicit ``None``
+            means no token.
         timeout: How long a call may take with all its retries, in seconds, or a ``Timeout``.
         max_retries: How often a call is repeated at the most.
         headers: Sent with every call to the server.
@@ -49,7 +49,7 @@ class Client:
         surroundings: Time and chance, for tests.
 
     Raises:
-        ConfigurationError: Address or token is missing or none, or a number makes no sense.
+        ConfigurationError: Address or token is missing or malformed, or a number makes no sense.
     """
 
     def __init__(
