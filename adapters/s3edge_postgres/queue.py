@@ -51,7 +51,10 @@ TIDY_CRON = "7 * * * *"
 KEPT_HOURS = 24
 
 RESTART_DELAY_S = 1.0
-"""How long to wait before a worker that lost its database begins anew."""
+"""How long to wait before a worker that ended by itself begins anew; twice as long each time it does."""
+
+MAX_RESTART_DELAY_S = 10.0
+"""How long at the most; a worker that went well for this long waits ``RESTART_DELAY_S`` again."""
 
 SAY_EVERY_S = 30.0
 """How often a worker says that it still waits for its database."""
@@ -117,21 +120,39 @@ class ProcrastinateQueue:
     async def _keep_working(
         self, run: Run, queue: str, concurrency: int, grace_s: float, stop: anyio.Event
     ) -> None:
-        """Run a worker, and another one when it fails, until told to stop."""
+        """Run a worker, and another one when it ends by itself, until told to stop."""
+        delay_s = RESTART_DELAY_S
         while not stop.is_set():
-            try:
-                connector = QueueConnector(self._database.address)
-                app = self._app(connector, run)
-                await run_queue_worker(app, connector.failed, queue, concurrency, grace_s, stop)
-                if connector.failure is not None:
-                    raise connector.failure
-            except (ConnectorException, psycopg.Error) as error:
-                _log.warning(
-                    "a worker begins anew, because its database failed: %s", cause_of(error)
-                )
-                with anyio.move_on_after(RESTART_DELAY_S):
-                    await stop.wait()
+            began_at = anyio.current_time()
+            failure = await self._run_worker(run, queue, concurrency, grace_s, stop)
+            if failure is not None:
+                reason = f"its database failed: {cause_of(failure)}"
+            elif not stop.is_set():
+                reason = "it stopped by itself"
+            else:
+                return
+            if stop.is_set():
+                _log.warning("a worker did not stop in an orderly way, because %s", reason)
+                return
+            if anyio.current_time() - began_at >= MAX_RESTART_DELAY_S:
+                delay_s = RESTART_DELAY_S
+            _log.warning("a worker begins anew in %g s, because %s", delay_s, reason)
+            with anyio.move_on_after(delay_s):
+                await stop.wait()
+            delay_s = min(2 * delay_s, MAX_RESTART_DELAY_S)
             await self._until_usable(stop)
+
+    async def _run_worker(
+        self, run: Run, queue: str, concurrency: int, grace_s: float, stop: anyio.Event
+    ) -> Exception | None:
+        """Run one worker to its end; return how its database failed, if it did."""
+        connector = QueueConnector(self._database.address)
+        app = self._app(connector, run)
+        try:
+            await run_queue_worker(app, connector.failed, queue, concurrency, grace_s, stop)
+        except (ConnectorException, psycopg.Error) as error:
+            return connector.failure or error
+        return connector.failure
 
     def _app(self, connector: procrastinate.PsycopgConnector, run: Run) -> procrastinate.App:
         """Return an application whose jobs are ours."""
@@ -205,17 +226,16 @@ class _UntilItEnds(BaseRetryStrategy):
 
 
 async def _revive(app: procrastinate.App, job: Job) -> None:
-    """Give a job of a dead worker back to the queue; upkeep comes round by itself."""
-    try:
-        if job.task_name == UPKEEP_JOB:
-            await app.job_manager.finish_job(job, Status.FAILED, delete_job=True)
-            return
-        await app.job_manager.retry_job(job)
-    except ConnectorException as error:
-        # Another worker's upkeep may have been quicker, or the job has ended after all.
-        _log.info("job %s needs no reviving: %s", job.id, cause_of(error))
+    """
+    Give a job of a dead worker back to the queue; upkeep comes round by itself.
+
+    Another worker's upkeep may be quicker, or the job may have ended after all: the connector says so.
+    """
+    if job.task_name == UPKEEP_JOB:
+        await app.job_manager.finish_job(job, Status.FAILED, delete_job=True)
         return
-    _log.warning("job %s goes to another worker, because its own has died", job.id)
+    _log.warning("the worker of job %s has died; the job is to go to another one", job.id)
+    await app.job_manager.retry_job(job)
 
 
 def from_wiring(value: str, wiring: Wiring) -> ProcrastinateQueue:  # noqa: ARG001 - the factories' signature

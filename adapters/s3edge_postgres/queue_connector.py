@@ -1,14 +1,15 @@
 """The queue's own connections: bounded in time, in the queue's schema, and aware of what failed."""
 
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import anyio
 import procrastinate
 import psycopg
-from procrastinate.exceptions import ConnectorException
+from procrastinate.connector import Notify
+from procrastinate.exceptions import ConnectorException, NoResult, UniqueViolation
 from psycopg_pool import AsyncConnectionPool
 
 from s3edge.rules.lifecycle import LEASE_S
@@ -27,17 +28,18 @@ _log = logging.getLogger(__name__)
 
 class QueueConnector(procrastinate.PsycopgConnector):
     """
-    Connections that notice when something could not be written.
+    Connections that notice when a worker cannot go on.
 
     A job whose end was not recorded stays with its worker for as long as that one lives. So it may not
-    live on: another worker, or this process's next one, takes over what it left.
+    live on: another worker, or this process's next one, takes over what it left. A worker that can
+    neither listen nor queue its upkeep ends by itself; the reason it tells only the library's own log.
 
     Args:
         address: Of the database.
 
     Attributes:
-        failed: Set when the database did not take what a worker had to tell it.
-        failure: Why not; ``None`` until then.
+        failed: Set when the database failed a worker in what it cannot do without.
+        failure: Why; ``None`` until then.
     """
 
     def __init__(self, address: PostgresAddress) -> None:
@@ -67,10 +69,34 @@ class QueueConnector(procrastinate.PsycopgConnector):
         except ConnectorException as error:
             if isinstance(error.__cause__, psycopg.errors.RaiseException):
                 # Another worker, which took this one for dead, has said of the job what there is to say.
-                _log.info("a job is not this worker's any more")
+                _log.info("another worker has dealt with a job meanwhile: %s", cause_of(error))
                 return
-            self.failure = self.failure or error
-            self.failed.set()
+            self._note(error)
+
+    async def execute_query_one_async(self, query: Any, **arguments: Any) -> dict[str, Any]:
+        """Run a statement that returns a row: the next job to do, the queueing of upkeep."""
+        with self._noting():
+            row: dict[str, Any] = await super().execute_query_one_async(query, **arguments)
+        return row
+
+    async def listen_notify(self, on_notification: Notify, channels: Iterable[str]) -> None:
+        """Pass on the news of jobs, over a connection of its own."""
+        with self._noting():
+            await super().listen_notify(on_notification, channels)
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        try:
+            yield
+        except (NoResult, UniqueViolation):
+            raise  # an answer: the same upkeep is queued already, say
+        except ConnectorException as error:
+            self._note(error)
+            raise
+
+    def _note(self, error: ConnectorException) -> None:
+        self.failure = self.failure or error
+        self.failed.set()
 
 
 class _Pool(AsyncConnectionPool[psycopg.AsyncConnection[Any]]):

@@ -1,7 +1,8 @@
 """A worker whose database fails in other ways than by going away."""
 
 import gc
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ from anyio.abc import SocketStream
 from s3edge.gateway import SystemClock
 from s3edge.testing.contracts.database import OUTCOME, new_task
 from s3edge.values import Task, User
+from s3edge_postgres import queue
 from s3edge_postgres.address import parse_address
 from s3edge_postgres.applying import apply
 from s3edge_postgres.database import PostgresDatabase
@@ -166,6 +168,90 @@ async def test_what_could_not_be_recorded_is_noted(postgres: Postgres) -> None:
         assert cause_of(connector.failure).startswith("SQLSTATE 57P01")
     finally:
         await connector.close_async()
+
+
+@asynccontextmanager
+async def working(database: PostgresDatabase, ran: list[Task]) -> AsyncIterator[None]:
+    """Work at a queue, whose tasks are kept."""
+
+    async def run(task: Task) -> None:
+        await database.complete_task(task.id, OUTCOME, attempt=task.attempt)
+        ran.append(task)
+
+    stop = anyio.Event()
+    work = partial(ProcrastinateQueue(database).work, run, concurrency=1, grace_s=1, stop=stop)
+    async with anyio.create_task_group() as group:
+        group.start_soon(work)
+        yield
+        stop.set()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Return when something is so."""
+    with anyio.fail_after(PATIENCE_S):
+        while not condition():
+            await anyio.sleep(0.05)
+
+
+async def test_a_worker_that_cannot_queue_its_upkeep_takes_its_time(
+    postgres: Postgres, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Tables of another version, say: each new beginning is told of, with its reason, and waited for."""
+    caplog.set_level("INFO", "procrastinate.worker")
+    url = postgres.server.create_plain_database("older")
+    apply(parse_address(url), with_queue)
+    with psycopg.connect(url) as connection:
+        connection.execute("drop function procrastinate.procrastinate_defer_periodic_job_v2")
+
+    def said(what: str) -> list[logging.LogRecord]:
+        return [record for record in caplog.records if what in record.getMessage()]
+
+    async with (
+        PostgresDatabase(parse_address(url), SystemClock(), TERMS) as database,
+        working(database, []),
+    ):
+        # Of either queue's worker.
+        again = f"begins anew in {2 * queue.RESTART_DELAY_S:g} s"
+        await until(lambda: len(said(again)) == 2)
+    assert all("SQLSTATE 42883" in record.getMessage() for record in said("begins anew"))
+    for name in (queue.TASKS, queue.UPKEEP):
+        first, second, *_ = [
+            record.created for record in said("Starting worker") if record.name.endswith(f".{name}")
+        ]
+        assert second - first > 0.9 * queue.RESTART_DELAY_S
+
+
+async def test_a_worker_that_may_not_listen_says_so_and_recovers(
+    postgres: Postgres, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A role without a connection to spare is the reason, and not the worker's last word."""
+    url = postgres.server.create_plain_database("crowded")
+    apply(parse_address(url), with_queue)
+    ran: list[Task] = []
+
+    which = "usename = 'crowded' and query ~* '^listen'"
+    async with (
+        PostgresDatabase(parse_address(url), SystemClock(), TERMS) as database,
+        working(database, ran),
+    ):
+        # One of each worker.
+        await until(lambda: sessions(postgres, which) == 2)
+        postgres.run_as_superuser("alter role crowded connection limit 1")
+        postgres.run_as_superuser(
+            f"select pg_terminate_backend(pid, 5000) from pg_stat_activity where {which}"
+        )
+        await until(lambda: "begins anew" in caplog.text)
+        postgres.run_as_superuser("alter role crowded connection limit -1")
+        await database.reserve_task(User(uuid4()), new_task())
+        await until(lambda: len(ran) == 1)
+    [first, *_] = [text for text in caplog.messages if "begins anew" in text]
+    assert "too many connections for role" in first
+
+
+def sessions(postgres: Postgres, which: str) -> int:
+    """Return how many of the server's sessions there are for which a condition holds."""
+    [[count]] = postgres.run_as_superuser(f"select count(*) from pg_stat_activity where {which}")
+    return int(count)
 
 
 async def test_a_grant_changes_no_terms(postgres: Postgres) -> None:
