@@ -1,7 +1,6 @@
 """Ends the waiting for a server that does not answer."""
 
 import asyncio
-import os
 import socket
 from contextlib import suppress
 from types import TracebackType
@@ -51,9 +50,11 @@ class TimeLimit:
         if self._connection.closed:
             return
         self.is_over = True
-        # libpq keeps its own descriptor, and reads from it that there is nothing to come.
-        with (
-            socket.socket(fileno=os.dup(self._connection.fileno())) as line,
-            suppress(OSError),  # the other side was first
-        ):
-            line.shutdown(socket.SHUT_RDWR)
+        # libpq keeps its descriptor, and reads from it that there is nothing to come. It is borrowed, and
+        # not copied: a process that has none left would wait for ever.
+        with suppress(OSError):  # the other side was first
+            line = socket.socket(fileno=self._connection.fileno())
+            try:
+                line.shutdown(socket.SHUT_RDWR)
+            finally:
+                line.detach()
