@@ -15,6 +15,12 @@ IDLE_TIMEOUT_S = 5.0
 RECORD_TIMEOUT_S = 3.0
 """How long an answer waits for the database: the gateway records it too."""
 
+RECORD_HANGS_S = 1.0
+"""
+After how long a refusal of the database means that it hangs: its adapter gives up by itself, after about
+as long as an answer waits, and is not interrupted before.
+"""
+
 RECORD_PAUSE_S = 5.0
 """How long no answer waits for a database that has let one wait in vain."""
 

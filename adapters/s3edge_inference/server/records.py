@@ -17,7 +17,7 @@ from s3edge.ports import Database
 from s3edge.rules.outcomes import outcome_of
 from s3edge.values import Prediction
 from s3edge_inference.server.metrics import Metrics
-from s3edge_inference.server.options import RECORD_PAUSE_S, RECORD_TIMEOUT_S
+from s3edge_inference.server.options import RECORD_HANGS_S, RECORD_PAUSE_S, RECORD_TIMEOUT_S
 
 
 _log = logging.getLogger(__name__)
@@ -73,15 +73,17 @@ class Records:
                 self._metrics.unrecorded()
                 return
             self._next_try_at = anyio.current_time() + self._timeout_s + RECORD_PAUSE_S
+        began_at = anyio.current_time()
         try:
             with self._metrics.timed("record"), anyio.fail_after(self._timeout_s):
                 await write()
         except EdgeError as error:
+            if anyio.current_time() - began_at > RECORD_HANGS_S:
+                self._pause()
             self._failed(error.message)
             return
         except TimeoutError:
-            self._hangs = True
-            self._next_try_at = anyio.current_time() + RECORD_PAUSE_S
+            self._pause()
             self._failed("it does not answer")
             return
         except Exception as error:  # noqa: BLE001 - an adapter's fault, logged with its trace
@@ -91,6 +93,11 @@ class Records:
         if self._is_failing:
             _log.warning("the database takes again what becomes of tasks")
         self._is_failing = self._hangs = False
+
+    def _pause(self) -> None:
+        """Have no answer wait for a while."""
+        self._hangs = True
+        self._next_try_at = anyio.current_time() + RECORD_PAUSE_S
 
     def _failed(self, reason: str) -> None:
         """Count a write that was not taken, and say so once."""
