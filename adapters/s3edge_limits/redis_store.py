@@ -1,5 +1,6 @@
 """Counts in a Redis or Valkey that all gateways share."""
 
+import logging
 import re
 import ssl
 import time
@@ -44,6 +45,8 @@ _USAGE = (
     " %40 for an at sign, %23 for a hash in the password; nothing else may be in it"
 )
 _DATABASE = re.compile(r"/?|/(\d{1,5})")
+
+_log = logging.getLogger(__name__)
 
 
 @frozen
@@ -104,8 +107,16 @@ class RedisRateLimiter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close every connection."""
-        await self._pool.aclose()
+        """Close every connection; a store that does not take leave is left without."""
+        try:
+            await self._pool.aclose()
+        except (redis.exceptions.RedisError, OSError) as failure:
+            # All were told to close. Over TLS the other side has to answer that, and the event loop drops
+            # what waits for it in vain.
+            _log.warning(
+                "connections to the store of the rate limits could not be closed in an orderly way: %s",
+                type(failure).__name__,
+            )
 
     async def hit(self, subject: str, limit: RateLimit) -> Allowance:
         """Implement ``RateLimiter``."""

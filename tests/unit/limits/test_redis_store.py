@@ -1,6 +1,6 @@
 """Limits in Redis: one step a hit, quick answers when it is down or hangs, back by themselves."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -297,13 +297,7 @@ async def test_tls_needs_a_certificate_that_is_trusted(
     """``rediss:`` counts over TLS, and gives its password to nobody who only pretends."""
     REDIS_SERVER.require()
     certificate, key = _self_signed(tmp_path)
-    options = {
-        "tls-cert-file": str(certificate),
-        "tls-key-file": str(key),
-        "tls-ca-cert-file": str(certificate),
-        "tls-auth-clients": "no",
-    }
-    with RedisProcess(tmp_path / "log", options) as server:
+    with RedisProcess(tmp_path / "log", _encrypted(certificate, key)) as server:
         url = f"rediss://localhost:{server.port}"
         async with limiter_at(url) as limiter:
             assert "over TLS" in await refused(limiter)
@@ -313,6 +307,33 @@ async def test_tls_needs_a_certificate_that_is_trusted(
         async with limiter_at(f"rediss://{HOST}:{server.port}") as limiter:
             # The certificate is another host's.
             assert "over TLS" in await refused(limiter)
+
+
+async def test_a_stop_waits_for_no_farewell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """TLS ends with a word of the other side's; a gateway stops as ever without it."""
+    REDIS_SERVER.require()
+    certificate, key = _self_signed(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with RedisProcess(tmp_path / "log", _encrypted(certificate, key)) as server:
+        with anyio.fail_after(RECOVERY_S):
+            async with limiter_at(f"rediss://localhost:{server.port}") as limiter:
+                await at_once([partial(limiter.hit, str(uuid4()), LIMIT) for _ in range(2)])
+                server.pause()
+        server.resume()
+    [record] = [record for record in caplog.records if record.name == redis_store.__name__]
+    assert "could not be closed in an orderly way" in record.getMessage()
+
+
+def _encrypted(certificate: Path, key: Path) -> Mapping[str, str]:
+    """Return the options of a server that speaks TLS only."""
+    return {
+        "tls-cert-file": str(certificate),
+        "tls-key-file": str(key),
+        "tls-ca-cert-file": str(certificate),
+        "tls-auth-clients": "no",
+    }
 
 
 def _self_signed(folder: Path) -> tuple[Path, Path]:
