@@ -234,7 +234,7 @@ async def _revive(app: procrastinate.App, job: Job) -> None:
     if job.task_name == UPKEEP_JOB:
         await app.job_manager.finish_job(job, Status.FAILED, delete_job=True)
         return
-    _log.warning("the worker of job %s has died; the job is to go to another one", job.id)
+    _log.warning("the worker of job %s is gone; the job is to go to another one", job.id)
     await app.job_manager.retry_job(job)
 
 

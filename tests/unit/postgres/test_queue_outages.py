@@ -4,6 +4,7 @@ import gc
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from functools import partial
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -12,6 +13,7 @@ import anyio
 import psycopg
 import pytest
 from anyio.abc import SocketStream
+from procrastinate import App
 
 from s3edge.gateway import SystemClock
 from s3edge.testing.contracts.database import OUTCOME, new_task
@@ -87,16 +89,9 @@ class Line:
                 both.cancel()
 
 
-@pytest.mark.parametrize("at_work", [False, True])
-async def test_a_worker_notices_connections_that_fell_silent(
-    postgres: Postgres, *, at_work: bool
-) -> None:
-    """
-    Neither closed nor answered: it hangs up by itself, and takes tasks over new ones.
-
-    So it does when a job was at work, whose end it then cannot record; that fails nothing else.
-    """
-    url = postgres.server.create_plain_database(f"silent_{at_work}".lower())
+async def test_a_worker_notices_connections_that_fell_silent(postgres: Postgres) -> None:
+    """Neither closed nor answered: it hangs up by itself, and takes tasks over new ones."""
+    url = postgres.server.create_plain_database("silent")
     apply(parse_address(url), with_queue)
     parts = urlsplit(url)
     ran: list[Task] = []
@@ -108,8 +103,6 @@ async def test_a_worker_notices_connections_that_fell_silent(
         async with PostgresDatabase(through, SystemClock(), TERMS) as database:
 
             async def run(task: Task) -> None:
-                if at_work and not ran:
-                    line.fall_silent()
                 await direct.complete_task(task.id, OUTCOME, attempt=task.attempt)
                 ran.append(task)
 
@@ -127,11 +120,9 @@ async def test_a_worker_notices_connections_that_fell_silent(
             async with anyio.create_task_group() as group:
                 group.start_soon(work)
                 await ask_for_one()
-                if not at_work:
-                    line.fall_silent()
+                line.fall_silent()
                 await ask_for_one()
                 stop.set()
-    gc.collect()  # an error that nobody awaited is told of now, and fails the test
 
 
 async def test_an_answer_is_not_the_end_of_a_call(postgres: Postgres) -> None:
@@ -191,6 +182,47 @@ async def until(condition: Callable[[], bool]) -> None:
     with anyio.fail_after(PATIENCE_S):
         while not condition():
             await anyio.sleep(0.05)
+
+
+async def test_what_another_worker_has_recorded_is_no_failure(
+    postgres: Postgres, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It took this one for dead, or its upkeep was quicker: the worker works on."""
+    caplog.set_level("INFO", "s3edge_postgres")
+    url = postgres.server.create_plain_database("recorded")
+    apply(parse_address(url), with_queue)
+    connector = QueueConnector(parse_address(url))
+    app = App(connector=connector)
+    async with app.open_async():
+        await app.job_manager.retry_job_by_id_async(1, datetime.now(UTC))
+    assert connector.failure is None
+    assert not connector.failed.is_set()
+    assert "another worker has dealt with a job meanwhile: SQLSTATE P0001" in caplog.text
+
+
+async def test_a_jobs_end_that_cannot_be_recorded_ends_its_worker_only(
+    postgres: Postgres, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody awaits the library's record of an end: its failure is the worker's, and no stray error."""
+    url = postgres.server.create_plain_database("endless")
+    apply(parse_address(url), with_queue)
+
+    def rename(old: str, new: str) -> None:
+        with psycopg.connect(url) as connection:
+            connection.execute(f"alter function procrastinate.{old} rename to {new}".encode())
+
+    finish = "procrastinate_finish_job_v1"
+    ran: list[Task] = []
+    async with PostgresDatabase(parse_address(url), SystemClock(), TERMS) as database:
+        rename(finish, "away")
+        await database.reserve_task(User(uuid4()), new_task())
+        async with working(database, ran):
+            await until(lambda: len(ran) == 1 and caplog.text.count("begins anew") >= 2)
+            rename("away", finish)
+            await database.reserve_task(User(uuid4()), new_task())
+            await until(lambda: len(ran) == 2)
+    assert finish in caplog.text
+    gc.collect()  # an error that nobody awaited is told of now, and fails the test
 
 
 async def test_a_worker_that_cannot_queue_its_upkeep_takes_its_time(
