@@ -125,12 +125,11 @@ class ProcrastinateQueue:
         while not stop.is_set():
             began_at = anyio.current_time()
             failure = await self._run_worker(run, queue, concurrency, grace_s, stop)
+            if failure is None and stop.is_set():
+                return
+            reason = "it stopped by itself"
             if failure is not None:
                 reason = f"its database failed: {cause_of(failure)}"
-            elif not stop.is_set():
-                reason = "it stopped by itself"
-            else:
-                return
             if stop.is_set():
                 _log.warning("a worker did not stop in an orderly way, because %s", reason)
                 return

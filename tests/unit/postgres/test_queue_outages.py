@@ -280,6 +280,26 @@ async def test_a_worker_that_may_not_listen_says_so_and_recovers(
     assert "too many connections for role" in first
 
 
+async def test_a_worker_that_stops_by_itself_begins_anew(
+    postgres: Postgres, caplog: pytest.LogCaptureFixture
+) -> None:
+    """News that the library cannot read, which everybody in the database can send, are no database's."""
+    url = postgres.server.create_plain_database("garbled")
+    apply(parse_address(url), with_queue)
+    ran: list[Task] = []
+    async with (
+        PostgresDatabase(parse_address(url), SystemClock(), TERMS) as database,
+        working(database, ran),
+    ):
+        await until(lambda: sessions(postgres, "usename = 'garbled' and query ~* '^listen'") == 2)
+        with psycopg.connect(url) as connection:
+            connection.execute("select pg_notify('procrastinate_any_queue_v1', 'no JSON')")
+            connection.execute("select pg_notify('procrastinate_queue_v1#s3edge', 'no JSON')")
+        await until(lambda: "a worker begins anew in 1 s, because it stopped by" in caplog.text)
+        await database.reserve_task(User(uuid4()), new_task())
+        await until(lambda: len(ran) == 1)
+
+
 def sessions(postgres: Postgres, which: str) -> int:
     """Return how many of the server's sessions there are for which a condition holds."""
     [[count]] = postgres.run_as_superuser(f"select count(*) from pg_stat_activity where {which}")
