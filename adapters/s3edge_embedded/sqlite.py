@@ -15,10 +15,10 @@ from queue import LifoQueue
 from typing import Any, Generic, Self, TypeVar
 
 import anyio
-from anyio import CapacityLimiter, to_thread
 
 from s3edge.errors import unavailable
 from s3edge_embedded.private_files import make_private_file
+from s3edge_embedded.threads import Threads
 
 
 BUSY_TIMEOUT_S = 5.0
@@ -71,21 +71,24 @@ class SqliteFile:
         self._identity = (0, 0)
         self._writer: sqlite3.Connection | None = None
         self._readers: LifoQueue[sqlite3.Connection] = LifoQueue()
-        # Threads of our own number: the process's default ones serve everybody else too.
-        self._write_threads = CapacityLimiter(1)
-        self._read_threads = CapacityLimiter(READERS)
+        # Threads of our own: the process's default ones serve everybody else too.
+        self._write_thread = Threads(1, "s3edge-sqlite-write")
+        self._read_threads = Threads(READERS, "s3edge-sqlite-read")
         self._turn = anyio.Lock()
         self._waiting: list[_Write[Any]] = []
 
     async def __aenter__(self) -> Self:
         """Open the file and bring its schema up to date."""
-        await to_thread.run_sync(self._open, limiter=self._write_threads)
+        try:
+            await self._write_thread.run_anyway(self._open)
+        except BaseException:
+            await self._write_thread.run_anyway(self._close)
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Close every connection; what was written stays."""
-        with anyio.CancelScope(shield=True):
-            await to_thread.run_sync(self._close, limiter=self._write_threads)
+        await self._write_thread.run_anyway(self._close)
 
     async def write(self, operation: Callable[[sqlite3.Connection], T]) -> T:
         """
@@ -116,7 +119,7 @@ class SqliteFile:
             EdgeError: ``SERVICE_UNAVAILABLE``.
         """
         try:
-            return await to_thread.run_sync(self._read, operation, limiter=self._read_threads)
+            return await self._read_threads.run(self._read, operation)
         except sqlite3.Error as error:
             raise _as_edge_error(error) from None
 
@@ -125,8 +128,7 @@ class SqliteFile:
         batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
         for write in batch:
             write.taken = True
-        with anyio.CancelScope(shield=True):
-            await to_thread.run_sync(self._commit, batch, limiter=self._write_threads)
+        await self._write_thread.run_anyway(self._commit, batch)
 
     def _commit(self, batch: Sequence[_Write[Any]]) -> None:
         connection = self._writer
@@ -182,7 +184,6 @@ class SqliteFile:
                 reader.execute("pragma query_only = on")
                 self._readers.put(reader)
         except (OSError, sqlite3.Error) as error:
-            self._close()
             message = f"The database file {self._path} cannot be opened: {error}"
             raise unavailable(message) from error
 

@@ -1,15 +1,19 @@
 """One SQLite file for many coroutines."""
 
+import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 
 from s3edge.errors import Code, EdgeError, invalid
 from s3edge_embedded.database import MIGRATIONS
-from s3edge_embedded.sqlite import MAX_BATCH, SqliteFile
+from s3edge_embedded.sqlite import MAX_BATCH, READERS, SqliteFile
+from tests.waiting import WITHIN_S
 
 
 pytestmark = pytest.mark.anyio
@@ -83,6 +87,88 @@ async def test_a_cancelled_write_is_whole_or_absent(file: SqliteFile) -> None:
     assert [number for number in found if number < 100] == list(range(20))
     await file.write(insert(1000))
     assert (await numbers(file))[-1] == 1000
+
+
+class Blocking:
+    """Makes operations that have begun, and go on when they may."""
+
+    def __init__(self) -> None:
+        self.may_end = threading.Event()
+        self._begun = threading.Semaphore(0)
+
+    def then(
+        self, operation: Callable[[sqlite3.Connection], Any]
+    ) -> Callable[[sqlite3.Connection], Any]:
+        """Return an operation that waits before it does what another one does."""
+
+        def blocking(db: sqlite3.Connection) -> Any:
+            self._begun.release()
+            assert self.may_end.wait(WITHIN_S)
+            return operation(db)
+
+        return blocking
+
+    async def have_begun(self, count: int) -> None:
+        """Return when so many have."""
+        for _ in range(count):
+            assert await asyncio.to_thread(self._begun.acquire, timeout=WITHIN_S)
+
+
+@pytest.fixture
+def blocking() -> Iterator[Blocking]:
+    """Return what lets operations go on at the test's end at the latest."""
+    made = Blocking()
+    yield made
+    made.may_end.set()
+
+
+async def cancelled_by_asyncio(tasks: Sequence[asyncio.Task[Any]], times: int) -> None:
+    """Cancel as ``asyncio.timeout`` does, where no shield of anyio's helps; let it arrive."""
+    for _ in range(times):
+        for task in tasks:
+            task.cancel()
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("times", [1, 3])
+async def test_a_batch_outlives_its_leader(
+    file: SqliteFile, blocking: Blocking, times: int
+) -> None:
+    """Who shares a commit with a write that asyncio cancels is answered when it is on disk."""
+    leader = asyncio.create_task(file.write(blocking.then(insert(1))))
+    other = asyncio.create_task(file.write(insert(2)))
+    await blocking.have_begun(1)
+    next_one = asyncio.create_task(file.write(insert(3)))
+    await cancelled_by_asyncio([leader], times)
+    assert not other.done()
+    blocking.may_end.set()
+    assert [await other, await next_one] == [2, 3]
+    with pytest.raises(asyncio.CancelledError):
+        await leader
+    assert await numbers(file) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("times", [1, 3])
+async def test_cancelled_reads_keep_their_connections(
+    file: SqliteFile, blocking: Blocking, times: int
+) -> None:
+    """They end before the next one begins, so that there is a connection for it."""
+    await file.write(insert(1))
+    reads = [
+        asyncio.create_task(file.read(blocking.then(lambda db: db.execute("select 1"))))
+        for _ in range(READERS)
+    ]
+    await blocking.have_begun(READERS)
+    await cancelled_by_asyncio(reads, times)
+    next_one = asyncio.create_task(numbers(file))
+    await asyncio.sleep(0)
+    assert not any(read.done() for read in reads)
+    blocking.may_end.set()
+    assert await next_one == [1]
+    for read in reads:
+        with pytest.raises(asyncio.CancelledError):
+            await read
 
 
 async def test_a_reader_cannot_write(file: SqliteFile) -> None:

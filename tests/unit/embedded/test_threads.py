@@ -1,0 +1,121 @@
+"""Blocking calls are waited for, however their caller is cancelled."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+
+import anyio
+import pytest
+
+from s3edge_embedded.threads import Threads
+from tests.waiting import WITHIN_S
+
+
+pytestmark = pytest.mark.anyio
+
+TURNS = 20
+"""Of the event loop, which are more than any cancellation needs to arrive."""
+
+
+class Blocking:
+    """A call that goes on until it may end."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.may_end = threading.Event()
+        self.has_ended = False
+
+    def __call__(self) -> str:
+        """Wait."""
+        self.begun.set()
+        assert self.may_end.wait(WITHIN_S)
+        self.has_ended = True
+        return "done"
+
+    async def has_begun(self) -> None:
+        """Return when it has."""
+        assert await asyncio.to_thread(self.begun.wait, WITHIN_S)
+
+
+@pytest.fixture
+async def blocking() -> AsyncIterator[Blocking]:
+    """Return a call that ends with the test at the latest."""
+    call = Blocking()
+    yield call
+    call.may_end.set()
+
+
+async def turns() -> None:
+    """Let the loop do what it can do without waiting."""
+    for _ in range(TURNS):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.parametrize("way", ["run", "run_anyway"])
+async def test_a_call_that_has_begun_is_waited_for(
+    blocking: Blocking, way: str, times: int
+) -> None:
+    """However often asyncio cancels, the caller goes on when the call has ended."""
+    task = asyncio.create_task(getattr(Threads(1, "test"), way)(blocking))
+    await blocking.has_begun()
+    for _ in range(times):
+        task.cancel()
+        await turns()
+    assert not task.done()
+    blocking.may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert blocking.has_ended
+
+
+async def test_so_it_is_with_anyios_cancellation(blocking: Blocking) -> None:
+    """It comes again and again, and must neither break the wait nor keep the loop busy."""
+    threads = Threads(1, "test")
+    async with anyio.create_task_group() as group:
+        group.start_soon(threads.run, blocking)
+        await blocking.has_begun()
+        group.cancel_scope.cancel()
+        with anyio.CancelScope(shield=True):
+            await turns()
+        blocking.may_end.set()
+    assert blocking.has_ended
+
+
+async def test_a_call_that_waits_for_a_thread_is_given_up_or_not(blocking: Blocking) -> None:
+    """It never begins when its caller is cancelled, unless it must."""
+    threads = Threads(1, "test")
+    done: list[str] = []
+    first = asyncio.create_task(threads.run(blocking))
+    await blocking.has_begun()
+    given_up = asyncio.create_task(threads.run(done.append, "given up"))
+    needed = asyncio.create_task(threads.run_anyway(done.append, "needed"))
+    await turns()
+    for task in (given_up, needed):
+        task.cancel()
+    await turns()
+    assert given_up.cancelled()
+    assert not needed.done()
+    blocking.may_end.set()
+    assert await first == "done"
+    with pytest.raises(asyncio.CancelledError):
+        await needed
+    assert done == ["needed"]
+
+
+async def test_what_a_call_raises_is_raised() -> None:
+    """Also what no coroutine and no future may raise, in another's clothes."""
+    threads = Threads(1, "test")
+    with pytest.raises(ZeroDivisionError):
+        await threads.run(lambda: 1 // 0)
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        await threads.run(next, iter(()))
+
+
+async def test_the_threads_end_with_their_object() -> None:
+    """Nobody has to close it."""
+    threads = Threads(2, "test")
+    thread = await threads.run(threading.current_thread)
+    del threads
+    await asyncio.to_thread(thread.join, WITHIN_S)
+    assert not thread.is_alive()
