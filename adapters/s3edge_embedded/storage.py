@@ -13,14 +13,12 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self, TypeVar, TypeVarTuple
 from urllib.parse import unquote, urlsplit
-
-import anyio
-from anyio import CapacityLimiter, to_thread
 
 from s3edge.errors import Code, EdgeError, unavailable
 from s3edge.ports import Clock, ObjectStorage, Wiring
@@ -30,6 +28,7 @@ from s3edge.values import StoredObject
 from s3edge.web.http import Route
 from s3edge.web.media import media_route
 from s3edge_embedded.private_files import make_private_folder, read_or_create
+from s3edge_embedded.threads import Threads
 
 
 WRITE_BYTES = 256 * 1024
@@ -86,7 +85,7 @@ class FileObjectStorage:
         self._is_remembered = base_url in former
         self._clock = clock
         self._urls = MediaUrls(base_url, secret, former)
-        self._threads = CapacityLimiter(THREADS)
+        self._threads = Threads(THREADS, "s3edge-storage")
 
     async def __aenter__(self) -> Self:
         """Remove what puts of an earlier process left unfinished."""
@@ -118,17 +117,16 @@ class FileObjectStorage:
             raise EdgeError(Code.INTERNAL_ERROR, f"{key!r} is not a key.")
         temporary = self._new_temporary()
         name = _OBJECT + _ENDINGS.get(content_type, _OTHER_ENDING)
+        opened = ExitStack()
         try:
-            file = await self._in_thread(_create, temporary / name)
             try:
+                file = await self._in_thread(_create, temporary / name, opened)
                 await self._fill(file, chunks)
             finally:
-                with anyio.CancelScope(shield=True):
-                    await self._in_thread(file.close)
+                await self._in_thread_anyway(opened.close)
             await self._in_thread(_publish, temporary, self._folder / key)
         finally:
-            with anyio.CancelScope(shield=True):
-                await self._in_thread(_remove, temporary)
+            await self._in_thread_anyway(_remove, temporary)
         stored = await self.head(key)
         if stored is None:
             raise unavailable("The object was removed while it was being stored.")
@@ -158,12 +156,10 @@ class FileObjectStorage:
         found = await self._in_thread(self._find, key)
         if found is None:
             raise EdgeError(Code.NOT_FOUND, "There is no such object.")
-        file = await self._in_thread(found[0].open, "rb")
-        try:
+        with ExitStack() as opened:
+            file = await self._in_thread(_open, found[0], opened)
             while chunk := await self._in_thread(file.read, READ_BYTES):
                 yield chunk
-        finally:
-            file.close()
 
     async def delete(self, key: str) -> None:
         """Implement ``ObjectStorage``."""
@@ -185,11 +181,13 @@ class FileObjectStorage:
 
     async def _in_thread(self, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
         """Run a blocking call, in one of this storage's own threads."""
-        try:
-            return await to_thread.run_sync(function, *arguments, limiter=self._threads)
-        except OSError as error:
-            _log.error("the storage folder failed: %s", error)
-            raise unavailable("The storage cannot be used; try again.") from error
+        with _as_edge_errors():
+            return await self._threads.run(function, *arguments)
+
+    async def _in_thread_anyway(self, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
+        """Do the same, also when this is cancelled."""
+        with _as_edge_errors():
+            return await self._threads.run_anyway(function, *arguments)
 
     def _new_temporary(self) -> Path:
         """Return the name of a folder that nobody has; whose it is stands in it, for ``_sweep``."""
@@ -219,8 +217,8 @@ class FileObjectStorage:
     def _probe(self) -> None:
         temporary = self._new_temporary()
         try:
-            with _create(temporary / _OBJECT) as file:
-                _finish(file, b"s3edge")
+            with ExitStack() as opened:
+                _finish(_create(temporary / _OBJECT, opened), b"s3edge")
         finally:
             _remove(temporary)
 
@@ -239,9 +237,23 @@ def from_url(url: str, wiring: Wiring) -> ObjectStorage:
     return FileObjectStorage(Path(folder), wiring.public_url, wiring.clock)
 
 
-def _create(path: Path) -> BinaryIO:
+@contextmanager
+def _as_edge_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        _log.error("the storage folder failed: %s", error)
+        raise unavailable("The storage cannot be used; try again.") from error
+
+
+def _create(path: Path, opened: ExitStack) -> BinaryIO:
+    """Make a file and its folder; who was cancelled meanwhile has it in what is to be closed."""
     path.parent.mkdir(mode=0o700)
-    return path.open("xb")
+    return opened.enter_context(path.open("xb"))
+
+
+def _open(path: Path, opened: ExitStack) -> BinaryIO:
+    return opened.enter_context(path.open("rb"))
 
 
 def _finish(file: BinaryIO, rest: bytes) -> None:

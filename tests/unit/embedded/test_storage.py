@@ -1,5 +1,7 @@
 """Files as objects: what the contract suite does not ask of every storage."""
 
+import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -83,6 +85,26 @@ async def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "media").write_bytes(b"a file is in the way")
     with pytest.raises(EdgeError, match="media"):
         storage_in(tmp_path / "media")
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_cancelled_put_leaves_nothing_half_done(tmp_path: Path, times: int) -> None:
+    """Wherever asyncio cancels it: the object is whole or absent, and nothing else is left."""
+    storage = storage_in(tmp_path)
+    for turns in range(30):
+        key = upload_key(uuid4(), uuid4())
+        put = asyncio.create_task(storage.put(key, whole(b"x" * 10), content_type="image/png"))
+        for _ in range(turns):
+            # Some of the turns find a thread's call done, and some find it under way.
+            await asyncio.sleep(0)
+        for _ in range(times):
+            put.cancel()
+            await asyncio.sleep(0)
+        with contextlib.suppress(asyncio.CancelledError):
+            await put
+        assert list((tmp_path / ".incoming").iterdir()) == []
+        stored = await storage.head(key)
+        assert stored is None or stored.size_bytes == 10
 
 
 async def test_a_slow_stream_holds_nobody_else(tmp_path: Path) -> None:
