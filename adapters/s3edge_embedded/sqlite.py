@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from queue import LifoQueue
+from queue import Empty, LifoQueue
 from typing import Any, Generic, Self, TypeVar
 
 import anyio
 
-from s3edge.errors import unavailable
+from s3edge.errors import EdgeError, unavailable
 from s3edge_embedded.private_files import make_private_file
 from s3edge_embedded.threads import Threads
 
@@ -71,6 +71,7 @@ class SqliteFile:
         self._identity = (0, 0)
         self._writer: sqlite3.Connection | None = None
         self._readers: LifoQueue[sqlite3.Connection] = LifoQueue()
+        self._open_readers = 0
         # Threads of our own: the process's default ones serve everybody else too.
         self._write_thread = Threads(1, "s3edge-sqlite-write")
         self._read_threads = Threads(READERS, "s3edge-sqlite-read")
@@ -87,7 +88,7 @@ class SqliteFile:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Close every connection; what was written stays."""
+        """Close every connection when it has ended what it does; what was written stays."""
         await self._write_thread.run_anyway(self._close)
 
     async def write(self, operation: Callable[[sqlite3.Connection], T]) -> T:
@@ -134,7 +135,7 @@ class SqliteFile:
         connection = self._writer
         if connection is None:
             for write in batch:
-                write.error = unavailable("The database is closed.")
+                write.error = _closed()
             return
         try:
             self._check_in_place()
@@ -148,7 +149,11 @@ class SqliteFile:
 
     def _read(self, operation: Callable[[sqlite3.Connection], T]) -> T:
         self._check_in_place()
-        connection = self._readers.get()
+        try:
+            connection = self._readers.get_nowait()
+        except Empty:
+            # Every thread that reads has a connection, unless the file was closed.
+            raise _closed() from None
         try:
             with _transaction(connection, "deferred"):
                 return operation(connection)
@@ -183,13 +188,16 @@ class SqliteFile:
                 reader = _connect(self._path)
                 reader.execute("pragma query_only = on")
                 self._readers.put(reader)
+                self._open_readers += 1
         except (OSError, sqlite3.Error) as error:
             message = f"The database file {self._path} cannot be opened: {error}"
             raise unavailable(message) from error
 
     def _close(self) -> None:
-        while not self._readers.empty():
+        while self._open_readers:
+            # Each comes back when the read that has it ends.
             self._readers.get().close()
+            self._open_readers -= 1
         if self._writer is not None:
             self._writer.close()
             self._writer = None
@@ -252,6 +260,10 @@ def _statements(script: str) -> Sequence[str]:
             statements.append(pending)
             pending = ""
     return statements
+
+
+def _closed() -> EdgeError:
+    return unavailable("The database is closed.")
 
 
 def _as_edge_error(error: Exception) -> Exception:

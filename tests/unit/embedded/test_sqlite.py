@@ -211,9 +211,28 @@ async def test_migrations_are_applied_once(tmp_path: Path) -> None:
 
 
 async def test_a_closed_file_says_so(tmp_path: Path) -> None:
-    """A write after the end is refused instead of lost."""
+    """A read or a write after the end is refused, instead of waiting for ever or being lost."""
     file = SqliteFile(tmp_path / "x.db", MIGRATIONS)
     async with file:
         pass
-    with pytest.raises(EdgeError, match="closed"):
-        await file.write(lambda db: db.execute("select 1"))
+    for way in (file.read, file.write):
+        with pytest.raises(EdgeError, match="closed"):
+            await way(lambda db: db.execute("select 1"))
+
+
+async def test_the_end_waits_for_reads(tmp_path: Path, blocking: Blocking) -> None:
+    """What is being read is read, and no connection stays open."""
+    seen: list[sqlite3.Connection] = []
+
+    def look(db: sqlite3.Connection) -> int:
+        seen.append(db)
+        return int(db.execute("select 7").fetchone()[0])
+
+    async with SqliteFile(tmp_path / "x.db", MIGRATIONS) as file:
+        reads = [asyncio.create_task(file.read(blocking.then(look))) for _ in range(READERS)]
+        await blocking.have_begun(READERS)
+        asyncio.get_running_loop().call_soon(blocking.may_end.set)
+    assert [await read for read in reads] == [7] * READERS
+    for connection in seen:
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            connection.execute("select 1")
