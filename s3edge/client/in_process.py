@@ -5,6 +5,7 @@ import inspect
 import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from concurrent.futures import CancelledError, Future
 from typing import Any, TypeAlias, TypeVar
 
 from s3edge.client.errors import ConfigurationError
@@ -128,18 +129,24 @@ class LoopThread:
         Return what a coroutine returns, run on the loop.
 
         Raises:
-            ConfigurationError: It would never end: the loop is closed, waits for this very call, or is
-                another process's.
+            ConfigurationError: It would never end: the loop is closed, also meanwhile, waits for this
+                very call, or is another process's.
         """
         try:
             self.check()
-            loop = self._running()
+            future = self._begun(work)
         except ConfigurationError:
             work.close()
             raise
-        return asyncio.run_coroutine_threadsafe(work, loop).result()
+        try:
+            return future.result()
+        except CancelledError:
+            if not self._is_closed:
+                raise
+            raise ConfigurationError(SHUT_DOWN) from None
 
-    def _running(self) -> asyncio.AbstractEventLoop:
+    def _begun(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        # Whoever closes has the lock too: it ends what began before, and nothing begins after.
         with self._lock:
             if self._is_closed:
                 raise ConfigurationError(SHUT_DOWN)
@@ -150,10 +157,10 @@ class LoopThread:
                     target=self._loop.run_forever, name="s3edge-client-loop", daemon=True
                 )
                 self._thread.start()
-            return self._loop
+            return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def close(self) -> None:
-        """End the loop, for good."""
+        """End what runs on the loop, and the loop, for good."""
         if self._is_foreign():
             return
         with self._lock:
@@ -162,7 +169,7 @@ class LoopThread:
             self._loop = self._thread = None
         if loop is None or thread is None:
             return
-        asyncio.run_coroutine_threadsafe(loop.shutdown_asyncgens(), loop).result()
+        asyncio.run_coroutine_threadsafe(_end_all(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
@@ -192,3 +199,12 @@ class LoopThread:
     def _is_foreign(self) -> bool:
         """Return whether the loop is of the process that this one was forked from."""
         return self._loop is not None and os.getpid() != self._process
+
+
+async def _end_all() -> None:
+    """Cancel all other tasks of this loop, and return when they have ended."""
+    while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.get_running_loop().shutdown_asyncgens()

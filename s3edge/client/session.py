@@ -64,9 +64,12 @@ class Timeout:
 
     Attributes:
         connect: For a connection, in seconds.
-        read: For the next sign of life of the server's, in seconds.
+        read: For the next sign of life of the server's, in seconds; for the whole answer of an ASGI
+            application in this process.
         total: For the call with all its retries, in seconds. ``Client`` cannot interrupt a server that
-            sends the head of an answer byte by byte; ``AsyncClient`` can.
+            sends the head of an answer byte by byte; ``AsyncClient`` can. Neither can interrupt a WSGI
+            application in this process: with ``Client`` it is waited for, with ``AsyncClient`` it goes
+            on alone.
 
     Raises:
         ConfigurationError: One of them is no number above 0.

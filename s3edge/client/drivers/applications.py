@@ -34,7 +34,13 @@ class AppTransport(httpx.BaseTransport):
         return self._loop.run(self._handle(request, content))
 
     async def _handle(self, request: httpx.Request, content: bytes) -> httpx.Response:
-        again = httpx.Request(request.method, request.url, headers=request.headers, content=content)
+        again = httpx.Request(
+            request.method,
+            request.url,
+            headers=request.headers,
+            content=content,
+            extensions=request.extensions,
+        )
         response = await self._transport.handle_async_request(again)
         return httpx.Response(
             response.status_code,
@@ -67,10 +73,21 @@ class AsyncAppTransport(httpx.AsyncBaseTransport):
         self._lifespan = Lifespan(app) if runs_lifespan else None
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Implement httpx's transport."""
-        if self._lifespan is not None:
-            await self._lifespan.start()
-        return await self._transport.handle_async_request(request)
+        """
+        Implement httpx's transport.
+
+        An answer comes whole, and its time to be read is the application's for all of it.
+        """
+        limit = asyncio.timeout(request.extensions.get("timeout", {}).get("read"))
+        try:
+            async with limit:
+                if self._lifespan is not None:
+                    await self._lifespan.start()
+                return await self._transport.handle_async_request(request)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise httpx.ReadTimeout("no answer in time", request=request) from None
 
     async def aclose(self) -> None:
         """End the application's lifespan."""

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, MutableMapping
 from contextlib import asynccontextmanager, closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from threading import enumerate as enumerate_threads
 from typing import Any
 from uuid import UUID, uuid4
@@ -26,6 +26,8 @@ from s3edge.client import (
     InvalidRequest,
     NotFound,
     S3EdgeError,
+    TimedOut,
+    Timeout,
 )
 from s3edge.client.drivers import transport_to
 from s3edge.testing import MemoryDeployment, memory_deployment
@@ -33,6 +35,7 @@ from s3edge.values import Tier, User
 from s3edge_starlette import create_app
 from s3edge_wsgi import create_app as create_wsgi_app
 from tests.e2e.colours import AnyClient, done
+from tests.waiting import WITHIN_S
 
 
 BASE_URL = "http://s3edge.test"
@@ -188,6 +191,60 @@ def test_what_was_shut_down_stays_so() -> None:
     with pytest.raises(ConfigurationError, match="make a new client"):
         client.request("GET", "/x")
     assert "s3edge-client-loop" not in [thread.name for thread in enumerate_threads()]
+
+
+class Silent:
+    """An application that never answers."""
+
+    def __init__(self) -> None:
+        self.was_asked = Event()
+        self.was_cancelled = Event()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Wait until cancelled."""
+        self.was_asked.set()
+        try:
+            await asyncio.Future()
+        finally:
+            self.was_cancelled.set()
+
+
+def test_closing_ends_the_calls_of_other_threads() -> None:
+    """They are told what every later call is told, and the application hears that they are gone."""
+    app, errors = Silent(), list[Exception]()
+    client = Client.for_app(app, token="t", runs_lifespan=False)
+
+    def call() -> None:
+        try:
+            client.request("GET", "/x")
+        except ConfigurationError as error:
+            errors.append(error)
+
+    threads = [Thread(target=call, daemon=True) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    assert app.was_asked.wait(WITHIN_S)
+    client.close()
+    for thread in threads:
+        thread.join(WITHIN_S)
+    assert len(errors) == len(threads)
+    assert all("make a new" in str(error) for error in errors)
+    assert app.was_cancelled.is_set()
+    assert "s3edge-client-loop" not in [thread.name for thread in enumerate_threads()]
+
+
+@pytest.mark.parametrize("timeout", [0.05, Timeout(read=0.05)], ids=["total", "read"])
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+async def test_an_application_is_held_to_the_time(
+    kind: type[AnyClient], timeout: float | Timeout
+) -> None:
+    """One that does not answer is cancelled, as a server would be left."""
+    app = Silent()
+    client: Any = kind.for_app(app, token="t", runs_lifespan=False, timeout=timeout, max_retries=0)
+    with pytest.raises(TimedOut):
+        await done(client.request("GET", "/x"))
+    assert app.was_cancelled.is_set()
+    await done(client.close())
 
 
 def test_the_loop_ends_when_the_lifespan_fails() -> None:
