@@ -59,7 +59,8 @@ class InferenceServer:
         storage: Where uploads are read and masks are kept.
         database: Where the server writes what becomes of tasks by itself, if anywhere.
         options: The key and the limits.
-        give_up: Called when the model cannot be loaded, or hangs, so that the process ends.
+        give_up: Called when the model cannot be loaded, or hangs, or nothing can be run any more for
+            another reason, so that the process ends.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class InferenceServer:
 
     @property
     def failure(self) -> str | None:
-        """Why the model could not be loaded, or is lost, in one line; else ``None``."""
+        """Why the model could not be loaded, or is lost, or nothing can be run; else ``None``."""
         return self._engine.failure
 
     def app(self) -> Starlette:
@@ -139,14 +140,22 @@ class InferenceServer:
 
     async def _work(self, *, task_status: TaskStatus[None]) -> None:
         """Load, and do what is asked for, until the stop and the grace behind it."""
-        async with anyio.create_task_group() as self._group:
-            self._group.start_soon(self._load_and_serve)
-            self._group.start_soon(self._check_dependencies)
-            task_status.started()
-            await self._stopping.wait()
-            with anyio.move_on_after(self._options.grace_s):
-                await self._tasks.until_none_is_under_way()
-            self._group.cancel_scope.cancel()
+        try:
+            async with anyio.create_task_group() as self._group:
+                self._group.start_soon(self._load_and_serve)
+                self._group.start_soon(self._check_dependencies)
+                task_status.started()
+                await self._stopping.wait()
+                with anyio.move_on_after(self._options.grace_s):
+                    await self._tasks.until_none_is_under_way()
+                self._group.cancel_scope.cancel()
+        except Exception:  # noqa: BLE001 - logged with its trace; the process ends, as below
+            _log.exception("the inference server raised an unforeseen error")
+        if not self._is_stopping:
+            # Nor need there be an error: a cancellation that some library lets out ends the group too.
+            self._engine.fail("what runs tasks ended, and nobody had asked it to; see the log")
+            self.stop_taking()
+            self._give_up()
 
     async def _load_and_serve(self) -> None:
         await self._engine.load()
@@ -165,6 +174,8 @@ class InferenceServer:
                     await self._database.backlog()
             except EdgeError as error:
                 _log.warning("the %s cannot be used now: %s", name, error.message)
+            except Exception:  # noqa: BLE001 - an adapter's fault, logged with its trace
+                _log.exception("the %s's adapter raised an unforeseen error", name)
 
     async def _health(self, request: Request) -> Response:  # noqa: ARG002 - Starlette's signature
         status = "stopping" if self._is_stopping else "ok"

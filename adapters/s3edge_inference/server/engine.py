@@ -96,9 +96,14 @@ class Engine:
     async def serve(self) -> None:
         """Run what is asked for, until cancelled, or until the model hangs; then ``failure`` says so."""
         await self._batcher.serve()
-        self.failure = (
+        self.fail(
             f"the model has not ended a batch in {self._batch_timeout_s:g} s, so the GPU or its driver"
             " hangs; start again, elsewhere if it hangs again"
         )
-        _log.error("%s", self.failure)
-        self.failed.set()
+
+    def fail(self, reason: str) -> None:
+        """Say why nothing can be run any more, in one line, unless that was said before."""
+        if self.failure is None:
+            self.failure = reason
+            _log.error("%s", reason)
+            self.failed.set()

@@ -122,10 +122,12 @@ class Tasks:
         run = self._running.get(wanted.task_id)
         if run is None:
             self._admit()
-            run = self._running[wanted.task_id] = _Run(wanted)
+            run = _Run(wanted)
             # Beside it, since nothing has to wait for it: after an outcome it changes nothing.
             group.start_soon(self._records.started, wanted.task_id)
             group.start_soon(self._carry_out, run)
+            # Only now: whoever repeats it would wait for ever for what could not begin.
+            self._running[wanted.task_id] = run
         else:
             _check_repeat(run.wanted, wanted)
         await run.ended.wait()

@@ -1,5 +1,6 @@
 """The inference server on a real socket, with a model that does what a test says."""
 
+import asyncio
 import io
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -30,6 +31,8 @@ from s3edge_inference.predictors import (
     UnreadableImage,
 )
 from s3edge_inference.server.app import InferenceServer
+from s3edge_inference.server.engine import Engine
+from s3edge_inference.server.messages import Wanted
 from s3edge_inference.server.options import ServerOptions
 
 
@@ -110,6 +113,22 @@ class ScriptedModel(Predictor):
         self.has_begun.release()
         assert self.may_run.wait(TIMEOUT_S)
         return super().segment_batch(items)
+
+
+class Unspeakable(PredictorUnavailable):
+    """An error that cannot say what it is."""
+
+    def __str__(self) -> str:
+        """Fail."""
+        raise LookupError
+
+
+class UnspeakableModel(ScriptedModel):
+    """A model that cannot be loaded, and has a fault in saying why."""
+
+    def load(self) -> None:
+        """Fail."""
+        raise Unspeakable
 
 
 @attrs.define
@@ -197,6 +216,18 @@ class LockedDatabase(MemoryDatabase):
     async def backlog(self) -> int:
         """Say so."""
         raise unavailable("It refuses the service key.")
+
+
+class FaultyStorage(MemoryObjectStorage):
+    """A storage whose adapter has a fault."""
+
+    def __init__(self, fault: BaseException) -> None:
+        super().__init__("http://images.invalid", SystemClock())
+        self._fault = fault
+
+    async def check(self) -> None:
+        """Raise it."""
+        raise self._fault
 
 
 @contextmanager
@@ -384,6 +415,53 @@ def test_a_storage_that_is_of_no_use_is_said_at_the_start(
     with serving(ScriptedModel(), LockedStorage("http://images.invalid", SystemClock())) as served:
         served.until("model_loaded", 1)
     assert "the storage cannot be used now: It refuses the keys." in caplog.messages
+
+
+def test_an_adapters_fault_at_the_start_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """With its trace, and with no other consequence: what is checked next is checked."""
+    storage = FaultyStorage(RuntimeError("no such attribute"))
+    with serving(ScriptedModel(), storage, database=LockedDatabase(SystemClock())) as served:
+        served.until("model_loaded", 1)
+        body = served.body(served.upload(png("white")))
+        assert served.predict(body).status_code == 200
+        assert not served.gave_up.is_set()
+    assert "RuntimeError: no such attribute" in caplog.text
+    assert "the database cannot be used now: It refuses the service key." in caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("model", "storage"),
+    [
+        (ScriptedModel(), FaultyStorage(asyncio.CancelledError())),
+        (UnspeakableModel(), None),
+    ],
+    ids=["a cancellation that nobody asked for", "an error in an error"],
+)
+def test_a_server_that_can_run_nothing_any_more_ends(
+    model: ScriptedModel, storage: MemoryObjectStorage | None
+) -> None:
+    """What is unforeseen ends all that runs; the process must not stay without it."""
+    with serving(model, storage) as served:
+        assert served.gave_up.wait(TIMEOUT_S)
+        assert "see the log" in (served.server.failure or "")
+        refused = served.predict(served.body(served.upload(png("white"))))
+        assert (refused.status_code, refused.json()["error"]) == (503, "SERVICE_UNAVAILABLE")
+
+
+@pytest.mark.anyio
+async def test_a_task_that_could_not_begin_is_not_under_way() -> None:
+    """Whoever asks again is refused again, and does not wait for it."""
+    storage = MemoryObjectStorage("http://images.invalid", SystemClock())
+    engine = Engine(ScriptedModel(), storage, None, ServerOptions(KEY))
+    await engine.load()
+    async with anyio.create_task_group() as ended:
+        pass
+    wanted = Wanted(uuid4(), uuid4(), "http://images.invalid/x", ("a cat",))
+    with anyio.fail_after(TIMEOUT_S):
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="not active"):
+                await engine.tasks.answer(wanted, ended)
+    assert engine.tasks.under_way == 0
 
 
 def test_a_model_that_hangs_ends_the_server(model: ScriptedModel) -> None:
