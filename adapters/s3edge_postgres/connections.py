@@ -16,6 +16,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from s3edge.errors import unavailable
 from s3edge_postgres.address import CONNECT_TIMEOUT_S, PostgresAddress
+from s3edge_postgres.ended import ended
 from s3edge_postgres.refusals import (
     breaks_connection,
     has_stepped_down,
@@ -108,7 +109,9 @@ class Connections:
         """
         Run a statement and return its rows.
 
-        A call that has begun runs to its end, also when the caller is cancelled meanwhile.
+        A call that has begun runs to its end, also when the caller is cancelled meanwhile. asyncio's own
+        cancellation (``Task.cancel``, ``asyncio.timeout``) alone has the server asked to stop it; whether
+        it was done is not known then, and its connection is replaced.
 
         Args:
             statement: One of this package's constants, which are few: each is prepared once.
@@ -210,15 +213,13 @@ class Connections:
         return not line.poll(0)
 
     async def _give_back(self, connection: AsyncConnection[DictRow], *, is_good: bool) -> None:
-        with anyio.CancelScope(shield=True):
-            try:
-                if is_good:
-                    self._answered_at[connection] = anyio.current_time()
-                    await self._pool.putconn(connection)
-                else:
-                    await self._discard(connection)
-            finally:
-                self._permits.release()
+        if is_good:
+            self._answered_at[connection] = anyio.current_time()
+        try:
+            # The pool loses a connection for good when its return is cancelled.
+            await ended(self._pool.putconn(connection) if is_good else self._discard(connection))
+        finally:
+            self._permits.release()
 
     async def _discard(self, connection: AsyncConnection[DictRow]) -> None:
         """Have the pool replace a connection."""

@@ -1,9 +1,11 @@
 """A Postgres that is away, frozen, full or replaced: said in time, and over when it is over."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
+from random import Random
 from uuid import uuid4
 
 import anyio
@@ -356,6 +358,32 @@ async def test_a_cancelled_call_leaves_a_good_connection(postgres: Postgres) -> 
                 group.cancel_scope.cancel()
         await assert_back(database)
         assert sessions(postgres) == before
+
+
+async def test_calls_that_asyncio_cancels_leave_every_connection(postgres: Postgres) -> None:
+    """No shield of anyio's stops that: some end in the middle, and the pool is none the poorer."""
+    random, size, user = Random(1), 3, User(uuid4())
+    async with postgres.opened(pool_size=size) as database:
+        await database.grant_credits(user.user_id, 100)
+
+        async def cancelled(call: asyncio.Task[object]) -> None:
+            # Wherever it is then, and also while it deals with that.
+            await asyncio.sleep(random.random() * 0.01)
+            for _ in range(random.randint(1, 3)):
+                call.cancel()
+                await asyncio.sleep(0)
+
+        for _ in range(100):
+            some = [asyncio.create_task(database.profile(user)) for _ in range(4 * size)]
+            await asyncio.gather(*map(cancelled, some))
+            await asyncio.gather(*some, return_exceptions=True)
+        with locked(postgres, user):
+            holding = [
+                asyncio.create_task(database.reserve_task(user, new_task())) for _ in range(size)
+            ]
+            await until(lambda: postgres.run_as_superuser(WAITING) == [(size,)])
+        for each in holding:
+            assert not (await each).replayed
 
 
 async def test_a_start_does_not_wait_for_the_database(postgres: Postgres) -> None:
