@@ -217,7 +217,7 @@ def test_an_upload_that_stalls_loses_its_place_and_leaves_nothing(
 ) -> None:
     """The only place is free again after the time-out; neither an object nor a temporary file stays."""
     server = start_server(
-        S3EDGE_RATE_LIMITS="off", S3EDGE_MAX_REQUESTS="1", S3EDGE_CLIENT_TIMEOUT_S="1"
+        S3EDGE_RATE_LIMITS="off", S3EDGE_MAX_REQUESTS="1", S3EDGE_CLIENT_TIMEOUT_S="3"
     )
     with server.client() as client:
         upload = Upload(server, client.headers["Authorization"], scene)
@@ -238,7 +238,7 @@ def test_an_image_that_nobody_reads_loses_its_place(
 ) -> None:
     """A download that stands still counts, and is cut after the time-out."""
     server = start_server(
-        S3EDGE_RATE_LIMITS="off", S3EDGE_MAX_REQUESTS="1", S3EDGE_CLIENT_TIMEOUT_S="1"
+        S3EDGE_RATE_LIMITS="off", S3EDGE_MAX_REQUESTS="1", S3EDGE_CLIENT_TIMEOUT_S="3"
     )
     image = scene + bytes(10 * 1024 * 1024 - len(scene))
     with server.client() as client, socket.socket() as peer:

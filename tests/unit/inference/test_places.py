@@ -110,7 +110,7 @@ async def test_the_first_answer_of_any_server_ends_the_wait(
 
 async def test_the_wait_has_an_end(server: ScriptedServer, refusal: Refusal) -> None:
     """It says then when to come back, and that another try may succeed."""
-    async with HttpBackend([server.url], KEY, place_timeout_s=3 * SHORT_REST_S) as backend:
+    async with HttpBackend([server.url], KEY, place_timeout_s=15 * SHORT_REST_S) as backend:
         await rest(backend, server, refusal)
         with anyio.fail_after(LONG_S):
             error = await refusal(backend)
@@ -125,9 +125,9 @@ async def test_half_of_the_callers_time_is_left_for_the_answer(
     """The wait ends before; a server is never blamed for what it was given too late."""
     async with HttpBackend([server.url], KEY, place_timeout_s=LONG_S) as backend:
         await rest(backend, server, refusal)
-        with anyio.fail_after(6 * SHORT_REST_S) as limit:
+        with anyio.fail_after(30 * SHORT_REST_S) as limit:
             error = await refusal(backend)
-            assert anyio.current_time() <= limit.deadline - 2 * SHORT_REST_S
+            assert anyio.current_time() <= limit.deadline - 10 * SHORT_REST_S
         assert error.message == "No GPU server can be used now; try again."
         server.replies.update(well)
         await backend.predict(REQUEST)
