@@ -20,6 +20,7 @@ from s3edge.testing.contracts.database import OUTCOME, new_task
 from s3edge.testing.contracts.refusal import refused
 from s3edge.testing.standins.fault_proxy import FaultProxy, Mode
 from s3edge.values import ResultQuery, User
+from s3edge_postgres import connections
 from s3edge_postgres.database import PostgresDatabase
 from tests.unit.postgres.conftest import TERMS, Postgres
 
@@ -32,6 +33,8 @@ WAITING = (
 
 IN_TIME_S = 5.0
 """What an app may wait for the news of an outage, and after it."""
+
+SHORT_STATEMENT_TIMEOUT_S = 1.0
 
 
 @pytest.fixture
@@ -311,17 +314,22 @@ async def test_an_exhausted_pool_is_said_in_time(postgres: Postgres) -> None:
         assert account.used <= 2
 
 
-async def test_the_server_gives_up_with_us(postgres: Postgres, database: PostgresDatabase) -> None:
+async def test_the_server_gives_up_with_us(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A statement that takes too long is ended in the server, and its connection serves on."""
+    # That the server is the first is the promise; a busy machine needs more than 0.2 s for it.
+    monkeypatch.setattr(connections, "STATEMENT_TIMEOUT_S", SHORT_STATEMENT_TIMEOUT_S)
     user = User(uuid4())
-    await database.grant_credits(user.user_id, 1)
-    before = sessions(postgres)
-    with locked(postgres, user):
-        with anyio.fail_after(IN_TIME_S), refused(Code.SERVICE_UNAVAILABLE):
-            await database.reserve_task(user, new_task())
-        assert postgres.run_as_superuser(WAITING) == [(0,)]
-    assert sessions(postgres) == before
-    assert (await database.profile(user)).credits == TERMS.initial_credits + 1
+    async with postgres.opened() as database:
+        await database.grant_credits(user.user_id, 1)
+        before = sessions(postgres)
+        with locked(postgres, user):
+            with anyio.fail_after(IN_TIME_S), refused(Code.SERVICE_UNAVAILABLE):
+                await database.reserve_task(user, new_task())
+            assert postgres.run_as_superuser(WAITING) == [(0,)]
+        assert sessions(postgres) == before
+        assert (await database.profile(user)).credits == TERMS.initial_credits + 1
 
 
 async def test_a_primary_that_stepped_down_is_left(
