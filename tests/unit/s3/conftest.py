@@ -320,7 +320,7 @@ OpenStorage = Callable[..., AbstractAsyncContextManager[S3ObjectStorage]]
 
 @pytest.fixture
 def open_storage(monkeypatch: pytest.MonkeyPatch) -> OpenStorage:
-    """Return what opens a storage on an endpoint; short of patience, so that no test waits long."""
+    """Return what opens a storage on an endpoint; with ordinary patience, by default."""
     monkeypatch.setattr("s3edge_s3.requests._FIRST_DELAY_S", 0.02)
 
     @asynccontextmanager
@@ -339,7 +339,7 @@ def open_storage(monkeypatch: pytest.MonkeyPatch) -> OpenStorage:
             names=R2_NAMES,
             clock=ManualClock(),
             ids=ids,
-            **{"random": lambda: 0.0, "timeout_s": 0.5, "budget_s": 0.9, **options},
+            **{"random": lambda: 0.0, **options},
         ) as storage:
             yield storage
 
@@ -356,10 +356,17 @@ async def storage(
 
 
 @pytest.fixture
+async def hasty(store: RecordingStore, open_storage: OpenStorage) -> AsyncIterator[S3ObjectStorage]:
+    """Return a storage that soon gives up, for stores that fall silent amid their work."""
+    async with open_storage(store.endpoint, timeout_s=1.0, budget_s=1.2) as storage:
+        yield storage
+
+
+@pytest.fixture
 async def impatient(
     store: RecordingStore, open_storage: OpenStorage
 ) -> AsyncIterator[S3ObjectStorage]:
-    """Return a storage that soon gives up, for stores that are silent."""
+    """Return a storage that gives up at once, for stores that are silent; it need not succeed."""
     async with open_storage(store.endpoint, timeout_s=0.2, budget_s=0.3) as storage:
         yield storage
 

@@ -79,7 +79,7 @@ async def test_cancelled_after_the_store_acted(
 
 @pytest.mark.parametrize("action", ["PUT", "PUT part 1", "POST complete"])
 async def test_cancelled_while_the_answer_is_lost(
-    store: Store, storage: S3ObjectStorage, action: str
+    store: Store, hasty: S3ObjectStorage, action: str
 ) -> None:
     """The store has acted and never says so."""
     begun, cancelled = anyio.Event(), anyio.Event()
@@ -90,7 +90,7 @@ async def test_cancelled_while_the_answer_is_lost(
             await store.silence()
 
     store.after = wait
-    await put_and_cancel(storage, SIZES.get(action, IN_PARTS), begun, then=cancelled)
+    await put_and_cancel(hasty, SIZES.get(action, IN_PARTS), begun, then=cancelled)
     assert store.is_empty
 
 

@@ -83,13 +83,15 @@ async def test_what_appears_late_is_removed(
     assert store.is_empty
 
 
-async def test_what_may_be_put_again_stays(store: Store, impatient: S3ObjectStorage) -> None:
+async def test_what_may_be_put_again_stays(
+    store: Store, storage: S3ObjectStorage, impatient: S3ObjectStorage
+) -> None:
     """A mask that appears late is the first of its key: the retry finds it, and has it."""
     late = LateStore(store, "PUT")
     with pytest.raises(EdgeError):
         await impatient.put(MASK, stream(10), content_type="image/png")
     late.go_on()
-    stored = await impatient.put(MASK, stream(20), content_type="image/png")
+    stored = await storage.put(MASK, stream(20), content_type="image/png")
     assert stored.size_bytes == 10
     assert not late.removed.is_set()
     assert list(store.objects) == [MASK]

@@ -165,9 +165,13 @@ async def test_head_wants_an_s3_server(store: Store, storage: S3ObjectStorage) -
 
 @operations
 async def test_a_silent_store_is_given_up(
-    store: Store, impatient: S3ObjectStorage, caplog: pytest.LogCaptureFixture, operation: Operation
+    store: Store,
+    storage: S3ObjectStorage,
+    impatient: S3ObjectStorage,
+    caplog: pytest.LogCaptureFixture,
+    operation: Operation,
 ) -> None:
-    """Nobody waits for ever; when the store speaks again, so does the storage."""
+    """Nobody waits for ever; when the store speaks again, it is used as ever."""
 
     async def say_nothing(sent: Sent) -> None:
         await store.silence()
@@ -177,8 +181,8 @@ async def test_a_silent_store_is_given_up(
     said = caplog.text + repr(error) + str(error)
     assert [secret for secret in SECRETS if secret in said] == []
     store.before = None
-    await put(impatient)
-    assert [chunk async for chunk in impatient.open(KEY)] == [b"\xa5" * 10]
+    await put(storage)
+    assert [chunk async for chunk in storage.open(KEY)] == [b"\xa5" * 10]
 
 
 async def test_an_object_that_breaks_off_is_not_whole(
