@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 import psycopg
 
 from s3edge.testing.programs import PGBOUNCER
-from s3edge.testing.standins.watched import HOST, call_watcher_off, free_port, start_watched
+from s3edge.testing.standins.watched import HOST, HeldPort, call_watcher_off, start_watched
 
 
 SERVER_CONNECTIONS = 3
@@ -56,16 +56,15 @@ class PgBouncerProcess:
         url: Of the database behind it, with user and password.
 
     Attributes:
-        url: The same database by way of it.
+        url: The same database by way of it, once it was started.
     """
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
+        self.url = ""
+        self._parts = parts = urlsplit(url)
         self._user, self._password = unquote(parts.username or ""), unquote(parts.password or "")
         self._server_host, self._server_port = parts.hostname or HOST, parts.port or 5432
-        self._port = free_port()
-        credentials = parts.netloc.rpartition("@")[0]
-        self.url = parts._replace(netloc=f"{credentials}@{HOST}:{self._port}").geturl()
+        self._held: HeldPort | None = None
         self._folder: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -79,7 +78,11 @@ class PgBouncerProcess:
         program = PGBOUNCER.path()
         self._folder = folder = Path(tempfile.mkdtemp(prefix="s3edge-pgbouncer-"))
         try:
-            configuration = self._write_files(folder)
+            self._held = HeldPort()
+            credentials = self._parts.netloc.rpartition("@")[0]
+            netloc = f"{credentials}@{HOST}:{self._held.port}"
+            self.url = self._parts._replace(netloc=netloc).geturl()
+            configuration = self._write_files(folder, self._held.port)
             with (folder / "pgbouncer.log").open("wb") as log:
                 self._process = start_watched(
                     [program, str(configuration)], log, user=_UNPRIVILEGED
@@ -99,7 +102,7 @@ class PgBouncerProcess:
         """End it."""
         self._remove()
 
-    def _write_files(self, folder: Path) -> Path:
+    def _write_files(self, folder: Path, port: int) -> Path:
         """Return the configuration, written beside the list of users."""
         users, configuration = folder / "users.txt", folder / "pgbouncer.ini"
         users.write_text(f'"{self._user}" "{self._password}"\n')
@@ -108,7 +111,7 @@ class PgBouncerProcess:
                 server_host=self._server_host,
                 server_port=self._server_port,
                 host=HOST,
-                port=self._port,
+                port=port,
                 users=users,
                 server_connections=SERVER_CONNECTIONS,
             )
@@ -136,6 +139,9 @@ class PgBouncerProcess:
             call_watcher_off(process.stdin)
             process.kill()
             process.wait(timeout=_TIMEOUT_S)
+        held, self._held = self._held, None
+        if held is not None:
+            held.release()
         if self._folder is not None:
             shutil.rmtree(self._folder)
             self._folder = None

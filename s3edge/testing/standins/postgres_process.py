@@ -21,7 +21,7 @@ from typing import TypedDict
 import psycopg
 
 from s3edge.testing.standins.postgres_programs import programs
-from s3edge.testing.standins.watched import HOST, call_watcher_off, free_port
+from s3edge.testing.standins.watched import HOST, HeldPort, call_watcher_off
 
 
 SUPERUSER = "supabase_admin"
@@ -82,13 +82,14 @@ class PostgresProcess:
 
     Attributes:
         log: The same.
-        port: Where it listens on ``HOST``; the same after each start.
+        port: Where it listens on ``HOST``; the same after each start, and kept for it in between.
         password: The superuser's.
     """
 
     def __init__(self, log: Path) -> None:
         self.log = log
         self.port = 0
+        self._held: HeldPort | None = None
         self.password = secrets.token_hex(16)
         self._programs = programs()
         self._data: Path | None = None
@@ -140,7 +141,8 @@ class PostgresProcess:
             )
         if made.returncode != 0:
             raise RuntimeError(f"initdb failed: {made.stdout.decode(errors='replace')}")
-        self.port = free_port()
+        self._held = HeldPort()
+        self.port = self._held.port
 
     def start(self) -> None:
         """
@@ -177,8 +179,11 @@ class PostgresProcess:
         process.wait(timeout=_START_TIMEOUT_S)
 
     def remove(self) -> None:
-        """End it, and remove its data."""
+        """End it, remove its data, and let its port go."""
         self.stop()
+        held, self._held = self._held, None
+        if held is not None:
+            held.release()
         if self._data is not None:
             shutil.rmtree(self._data)
             self._data = None

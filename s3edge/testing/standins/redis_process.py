@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from s3edge.testing.programs import REDIS_SERVER
-from s3edge.testing.standins.watched import HOST, call_watcher_off, free_port, start_watched
+from s3edge.testing.standins.watched import HOST, HeldPort, call_watcher_off, start_watched
 
 
 _TIMEOUT_S = 10
@@ -29,8 +29,8 @@ class RedisProcess:
     """
     A Redis server on loopback; a context manager.
 
-    It ends with whoever started it. Started again, it has the same port and remembers nothing: no
-    counter, no script.
+    It ends with whoever started it. Started again, it has the same port, which is kept for it, and
+    remembers nothing: no counter, no script.
 
     Args:
         log: Where it writes what happens, over all its starts.
@@ -45,6 +45,7 @@ class RedisProcess:
     def __init__(self, log: Path, options: Mapping[str, str] | None = None) -> None:
         self.log = log
         self.port = 0
+        self._held: HeldPort | None = None
         self._options = {**_OPTIONS, **(options or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -59,8 +60,8 @@ class RedisProcess:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End it, if it runs."""
-        self.stop()
+        """End it, if it runs, and let its port go."""
+        self._remove()
 
     @property
     def url(self) -> str:
@@ -87,15 +88,21 @@ class RedisProcess:
         if self._process is not None:
             raise RuntimeError("the Redis server runs already")
         program = REDIS_SERVER.path()
-        self.port = self.port or free_port()
+        if self._held is None:
+            self._held = HeldPort(self.port)
+            self.port = self._held.port
         written = [
             text
             for name, value in {**self._place(), **self._options}.items()
             for text in (f"--{name}", value)
         ]
-        with self.log.open("ab") as log:
-            self._process = start_watched([program, *written], log)
-        self._wait_until_it_listens(self._process)
+        try:
+            with self.log.open("ab") as log:
+                self._process = start_watched([program, *written], log)
+            self._wait_until_it_listens(self._process)
+        except BaseException:
+            self._remove()
+            raise
 
     def stop(self) -> None:
         """End it at once, as a crash would; paused or not, it forgets everything."""
@@ -113,6 +120,12 @@ class RedisProcess:
     def resume(self) -> None:
         """Let it go on; what it was asked meanwhile, it does now."""
         self._started().send_signal(signal.SIGCONT)
+
+    def _remove(self) -> None:
+        self.stop()
+        held, self._held = self._held, None
+        if held is not None:
+            held.release()
 
     def _place(self) -> Mapping[str, str]:
         if "tls-cert-file" in self._options:
@@ -132,7 +145,6 @@ class RedisProcess:
                 return
             except OSError:
                 if process.poll() is not None or time.monotonic() > ends_at:
-                    self.stop()
                     log = self.log.read_text(errors="replace")
                     raise RuntimeError(f"Redis did not start: {log[-4000:]}") from None
             time.sleep(_POLL_S)

@@ -2,6 +2,7 @@
 
 import socket
 import subprocess
+import sys
 from collections.abc import Sequence
 from typing import IO
 
@@ -49,9 +50,33 @@ def call_watcher_off(pipe: IO[bytes] | None) -> None:
         return  # there is no watcher any more
 
 
-def free_port() -> int:
-    """Return a port of ``HOST`` on which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+class HeldPort:
+    """
+    A port of ``HOST`` that is kept for a program, whether that runs or not.
+
+    It is bound and nobody listens: while the program is down, connections are refused. The system gives it
+    to nobody who asks for any port; who asks for this one with ``SO_REUSEADDR``, as servers do, gets it.
+    Linux works so; elsewhere a program could not have it as well, and it is only one that was free.
+
+    Args:
+        port: Which one; 0 is any that is free.
+
+    Attributes:
+        port: The same.
+    """
+
+    def __init__(self, port: int = 0) -> None:
+        self._socket = socket.socket()
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._socket.bind((HOST, port))
+            self.port: int = self._socket.getsockname()[1]
+        except OSError:
+            self._socket.close()
+            raise
+        if sys.platform != "linux":
+            self._socket.close()
+
+    def release(self) -> None:
+        """Let others have it."""
+        self._socket.close()

@@ -1,5 +1,6 @@
 """The Redis of the tests is a real one that can be taken away, and that nobody leaves behind."""
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -61,6 +62,17 @@ def test_started_again_it_has_its_port_and_knows_nothing(redis_server: RedisProc
         assert client.get("key") is None
     assert redis_server.port == port
     assert redis_server.pid != pid
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a port cannot be kept for another")
+def test_while_it_is_down_nobody_else_is_given_its_port(redis_server: RedisProcess) -> None:
+    """Or it could not be started again."""
+    redis_server.stop()
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind((HOST, redis_server.port))
+    redis_server.start()
+    with client_of(redis_server) as client:
+        assert client.ping()
 
 
 def test_paused_it_answers_nothing_until_it_is_resumed(redis_server: RedisProcess) -> None:
