@@ -3,6 +3,8 @@
 import time
 from collections.abc import Callable
 
+from s3edge.testing.server import ServerProcess
+
 
 WITHIN_S = 60.0
 """How long anything may take on a busy machine; what never happens is a failure, and not a hang."""
@@ -16,3 +18,16 @@ def eventually(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < ends_at, "it never came to that"
         time.sleep(_LOOK_S)
+
+
+def wait_until_refused(server: ServerProcess) -> None:
+    """Wait until a server that was asked to stop takes no more connections."""
+
+    def is_refused() -> bool:
+        try:
+            server.connect().close()
+        except ConnectionRefusedError:
+            return True
+        return False
+
+    eventually(is_refused)

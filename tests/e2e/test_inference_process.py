@@ -14,7 +14,7 @@ import pytest
 
 from s3edge.testing.server import InferenceProcess
 from s3edge.testing.standins.image_host import HostileImageHost
-from tests.waiting import eventually
+from tests.waiting import eventually, wait_until_refused
 
 
 PREDICTOR = '''
@@ -79,8 +79,10 @@ class Predicting:
 
     def tasks(self) -> str:
         """Return the line of ``/metrics`` that counts what is under way."""
-        lines = httpx.get(f"{self.process.url}/metrics", headers=KEY).text.splitlines()
-        return next(line for line in lines if line.startswith("s3edge_inference_tasks "))
+        answer = httpx.get(f"{self.process.url}/metrics", headers=KEY, timeout=WAIT_S)
+        return next(
+            line for line in answer.text.splitlines() if line.startswith("s3edge_inference_tasks ")
+        )
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +127,7 @@ def test_a_stop_ends_what_has_begun(unstarted: Predicting) -> None:
         eventually(lambda: unstarted.tasks().endswith(" 5.0"))
         eventually((process.folder / "running").exists)
         process.ask_to_stop()
-        eventually(lambda: "Shutting down" in process.log.read_text())
+        wait_until_refused(process)
         with pytest.raises(httpx.ConnectError):
             unstarted.predict()
         (process.folder / "may_end").touch()

@@ -85,7 +85,7 @@ def test_beyond_the_bound_requests_are_refused_and_the_others_end_well(
         assert refuses(client)
 
         # Without a token, too: nobody was asked who that is.
-        answer = httpx.get(server.url + "/api/v1/me")
+        answer = httpx.get(server.url + "/api/v1/me", timeout=30)
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
         assert answer.json()["error"]["code"] == "SERVICE_UNAVAILABLE"
         assert answer.headers["X-Request-Id"] == answer.json()["meta"]["request_id"]

@@ -4,7 +4,6 @@ import os
 import signal
 import socket
 import threading
-import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -13,10 +12,9 @@ import httpx
 import psutil
 import pytest
 
-from s3edge.cli.stopping import OPEN_REQUESTS_S
 from s3edge.testing.server import ServerProcess, StartServer
 from s3edge.testing.standins.gpu_process import GpuServerProcess
-from tests.waiting import eventually
+from tests.waiting import eventually, wait_until_refused
 
 
 WITHIN_S = 30.0
@@ -116,10 +114,9 @@ def test_idle_connections_do_not_hold_a_stop(start_server: StartServer, workers:
         for peer in idle[:10]:
             peer.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
             assert peer.recv(65_536).startswith(b"HTTP/1.1 200")
-        asked_at = time.monotonic()
         assert server.stop() == 0
-        # Not a matter of speed: else it would be the whole time that open requests have.
-        assert time.monotonic() - asked_at < OPEN_REQUESTS_S
+        # uvicorn's word for connections that held the stop for all the time that open requests have.
+        assert "timeout graceful shutdown exceeded" not in server.log.read_text()
         assert [read_to_end(peer) for peer in idle[10:]] == [b""] * 10
 
 
@@ -175,7 +172,7 @@ def test_a_stop_under_load_drops_no_request(
             except httpx.HTTPError as error:
                 dropped.append(repr(error))
 
-    loads = [threading.Thread(target=load) for _ in range(8)]
+    loads = [threading.Thread(target=load) for _ in range(4)]
     for thread in loads:
         thread.start()
     eventually(lambda: len(answers) > 100)
@@ -295,19 +292,6 @@ def task_at_work(server: ServerProcess, user_id: UUID, gpu: GpuServerProcess, sc
         task_id: str = client.post("/api/v1/segment", json=body).json()["data"]["task_id"]
     eventually(lambda: task_id in gpu.report()["predict_calls"])
     return task_id
-
-
-def wait_until_refused(server: ServerProcess) -> None:
-    """Wait until a server that was asked to stop takes no more connections."""
-
-    def is_refused() -> bool:
-        try:
-            server.connect().close()
-        except ConnectionRefusedError:
-            return True
-        return False
-
-    eventually(is_refused)
 
 
 def read_to_end(peer: socket.socket) -> bytes:

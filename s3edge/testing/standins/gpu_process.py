@@ -15,6 +15,9 @@ from attrs import define, field
 
 STOP_TIMEOUT_S = 10
 
+CONTROL_TIMEOUT_S = 30
+"""How long it may take to say what it does, on a busy machine."""
+
 KEPT_LINES = 1000
 
 _MODULE = "s3edge.testing.standins.gpu_server"
@@ -116,11 +119,23 @@ class GpuServerProcess:
 
     def control(self, **behaviour: Any) -> Mapping[str, Any]:
         """Change what it does, as ``gpu_behaviour.Behaviour`` has it, and return its report."""
-        return _report(httpx.post(f"{self.url}/_control", json=behaviour, trust_env=False))
+        return self._report("POST", behaviour)
 
     def report(self) -> Mapping[str, Any]:
         """Return its behaviour and its counters."""
-        return _report(httpx.get(f"{self.url}/_control", trust_env=False))
+        return self._report("GET")
+
+    def _report(self, method: str, behaviour: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+        response = httpx.request(
+            method,
+            f"{self.url}/_control",
+            json=behaviour,
+            timeout=CONTROL_TIMEOUT_S,
+            trust_env=False,
+        )
+        response.raise_for_status()
+        report: Mapping[str, Any] = response.json()
+        return report
 
     def _options(self) -> list[str]:
         options = {
@@ -168,9 +183,3 @@ class GpuServerProcess:
         if self.process is None:
             raise RuntimeError("the GPU server was not started")
         return self.process
-
-
-def _report(response: httpx.Response) -> Mapping[str, Any]:
-    response.raise_for_status()
-    report: Mapping[str, Any] = response.json()
-    return report

@@ -54,8 +54,8 @@ class HeldPort:
     """
     A port of ``HOST`` that is kept for a program, whether that runs or not.
 
-    It is bound and nobody listens: while the program is down, connections are refused. The system gives it
-    to nobody who asks for any port; who asks for this one with ``SO_REUSEADDR``, as servers do, gets it.
+    It is bound and nobody listens: while the program is down, connections are refused. The system gives
+    it to nobody who asks for any port; who asks for it with ``SO_REUSEADDR``, as servers do, has it too.
     Linux works so; elsewhere a program could not have it as well, and it is only one that was free.
 
     Args:
