@@ -27,6 +27,8 @@ TERMS = Terms(initial_credits=50, segment_cost=3, task_deadline_s=900)
 MACHINE_EXAMPLES = 25
 """Fewer than for a database in the same process: each step is a dozen round trips."""
 
+MACHINE_TIMEOUT_S = 300
+
 MOVABLE_CLOCK = """
 create table s3edge.clock_of_tests (ahead interval not null);
 insert into s3edge.clock_of_tests values ('0');
@@ -140,7 +142,10 @@ class TestPostgresDatabase(DatabaseContract):
             yield harness
 
 
-TestPostgresDatabaseMachine = database_machine(open_directly, MACHINE_EXAMPLES).TestCase
+# It takes a third of a minute on an idle machine.
+TestPostgresDatabaseMachine = pytest.mark.timeout(MACHINE_TIMEOUT_S)(
+    database_machine(open_directly, MACHINE_EXAMPLES).TestCase
+)
 
 
 class TestPostgresDatabaseBehindAPooler(DatabaseContract):

@@ -34,6 +34,8 @@ TERMS = Terms(initial_credits=50, segment_cost=3, task_deadline_s=900)
 MACHINE_EXAMPLES = 12
 """Fewer than for a database in the same process: each step is a dozen requests."""
 
+MACHINE_TIMEOUT_S = 300
+
 MOVABLE_CLOCK = """
 create table s3edge.clock_of_tests (ahead interval not null);
 insert into s3edge.clock_of_tests values ('0');
@@ -142,7 +144,10 @@ class TestSupabaseDatabase(DatabaseContract):
             yield harness
 
 
-TestSupabaseDatabaseMachine = database_machine(open_database, MACHINE_EXAMPLES).TestCase
+# It takes half a minute on an idle machine.
+TestSupabaseDatabaseMachine = pytest.mark.timeout(MACHINE_TIMEOUT_S)(
+    database_machine(open_database, MACHINE_EXAMPLES).TestCase
+)
 
 
 class TestHostedAuthenticator(AuthenticatorContract):
