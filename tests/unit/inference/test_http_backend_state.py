@@ -229,7 +229,7 @@ def test_a_key_is_needed(vendor: Mapping[str, str], tmp_path: Path) -> None:
         from_url("http://gpu1", wiring(tmp_path, **vendor))
 
 
-@pytest.mark.parametrize("key", ["hunter2 ", "hunter2\n", "hunter2ü", "hun\x00ter2"])
+@pytest.mark.parametrize("key", ["hun ter2", "hunter2ü", "hun\x00ter2"])
 def test_a_key_that_no_header_carries_stops_the_start(key: str, tmp_path: Path) -> None:
     """It would be refused by every server, or end the request."""
     with pytest.raises(ValueError, match="API_SECRET_KEY") as caught:
