@@ -129,7 +129,12 @@ class SqliteFile:
         batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
         for write in batch:
             write.taken = True
-        await self._write_thread.run_anyway(self._commit, batch)
+        try:
+            await self._write_thread.run_anyway(self._commit, batch)
+        except EdgeError as error:
+            # It was not begun, which each of them must know.
+            for write in batch:
+                write.error = error
 
     def _commit(self, batch: Sequence[_Write[Any]]) -> None:
         connection = self._writer

@@ -1,12 +1,14 @@
 """Blocking calls are waited for, however their caller is cancelled."""
 
 import asyncio
+import sys
 import threading
 from collections.abc import AsyncIterator
 
 import anyio
 import pytest
 
+from s3edge.errors import Code, EdgeError
 from s3edge_embedded.threads import Threads
 from tests.waiting import WITHIN_S
 
@@ -119,3 +121,64 @@ async def test_the_threads_end_with_their_object() -> None:
     del threads
     await asyncio.to_thread(thread.join, WITHIN_S)
     assert not thread.is_alive()
+
+
+AT_EXIT = """
+import asyncio, atexit, threading
+from s3edge.errors import Code, EdgeError
+from s3edge_embedded.threads import Threads
+threads, loop = Threads(2, "test"), asyncio.new_event_loop()
+threading.Thread(target=loop.run_forever, daemon=True).start()
+def used():
+    call = threads.run(threading.current_thread)
+    print(asyncio.run_coroutine_threadsafe(call, loop).result(10).daemon, flush=True)
+atexit.register(used)
+used()
+"""
+
+FORKED = """
+import asyncio, os
+from s3edge.errors import Code, EdgeError
+from s3edge_embedded.threads import Threads
+threads = Threads(1, "test")
+pids = [asyncio.run(threads.run(os.getpid))]
+if os.fork():
+    os.wait()
+else:
+    print(asyncio.run(threads.run(os.getpid)) == os.getpid() != pids[0], flush=True)
+"""
+
+
+@pytest.mark.parametrize(("program", "said"), [(AT_EXIT, "True\nTrue\n"), (FORKED, "True\n")])
+async def test_they_serve_to_the_end_and_in_every_process(program: str, said: str) -> None:
+    """A gateway drains when the interpreter ends; a forked one begins with threads of its own."""
+    with anyio.fail_after(WITHIN_S):
+        ended = await anyio.run_process([sys.executable, "-c", program], check=False)
+    assert (ended.stdout.decode(), ended.stderr.decode()) == (said, "")
+
+
+async def test_without_a_thread_it_is_tried_again_later(
+    blocking: Blocking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the system gives none, a call waits for the threads there are, or never begins."""
+    threads = Threads(2, "test")
+    done: list[str] = []
+
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        with pytest.raises(EdgeError) as refused:
+            await threads.run_anyway(done.append, "refused")
+    assert refused.value.code is Code.SERVICE_UNAVAILABLE
+    first = asyncio.create_task(threads.run(blocking))
+    await blocking.has_begun()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        second = asyncio.create_task(threads.run(done.append, "waited"))
+        await turns()
+    blocking.may_end.set()
+    assert await first == "done"
+    await second
+    assert done == ["waited"]
