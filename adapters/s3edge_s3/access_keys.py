@@ -24,7 +24,13 @@ KEY_WAIT_S = 1.0
 RENEWAL_REST_S = 5.0
 """How long after a renewal no other is begun; matters when it failed."""
 
+LATE_S = 60.0
+"""After how long a renewal that has not ended is said to be late; botocore's own limits are shorter."""
+
 _log = logging.getLogger(__name__)
+
+# It writes what whoever lends keys said when it failed, which may be a secret. We say that it failed.
+logging.getLogger("botocore.credentials").setLevel(logging.CRITICAL)
 
 
 class NoKeyError(NoAnswerError):
@@ -50,8 +56,9 @@ class AccessKeys:
         self._rest_s = rest_s
         self._renewal: Future[None] | None = None
         self._rests_until = 0.0
-        # One that is about to be renewed, or was never lent, is asked for by the thread alone.
-        self._last = None if self._ends_within(None) else credentials.get_frozen_credentials()
+        self._last = _at_hand(credentials)
+        self._asked_at = 0.0
+        self._is_late = False
 
     def current(self) -> ReadOnlyCredentials:
         """
@@ -90,11 +97,17 @@ class AccessKeys:
 
     def _begin_renewal(self) -> None:
         """Begin a renewal if it is time; there is one at once, and it is nobody's in particular."""
-        if (
-            not self._ends_within(None)
-            or time.monotonic() < self._rests_until
-            or (self._renewal is not None and not self._renewal.done())
-        ):
+        now = time.monotonic()
+        if self._renewal is not None and not self._renewal.done():
+            if now - self._asked_at >= LATE_S and not self._is_late:
+                self._is_late = True
+                _log.warning(
+                    "the access key was asked for %d s ago, and whoever lends it says nothing; restart"
+                    " this process once that is fixed",
+                    LATE_S,
+                )
+            return
+        if not self._ends_within(None) or now < self._rests_until:
             return
         renewal: Future[None] = Future()
         # It cannot be cancelled any more, by whoever waits and gives up.
@@ -107,6 +120,8 @@ class AccessKeys:
             _log.warning("the access key cannot be renewed: %s", error)
         else:
             self._renewal = renewal
+            self._asked_at = now
+            self._is_late = False
 
     def _renew(self, renewal: Future[None]) -> None:
         try:
@@ -117,3 +132,12 @@ class AccessKeys:
         finally:
             self._rests_until = time.monotonic() + self._rest_s
             renewal.set_result(None)
+
+
+def _at_hand(credentials: Credentials) -> ReadOnlyCredentials | None:
+    """Return the key that is known without asking anybody; a role's first one is not."""
+    if isinstance(credentials, RefreshableCredentials):
+        # Whatever is public renews it first when it ends soon, and it is good until then.
+        known: ReadOnlyCredentials | None = getattr(credentials, "_frozen_credentials", None)
+        return known
+    return credentials.get_frozen_credentials()

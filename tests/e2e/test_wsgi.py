@@ -3,10 +3,12 @@
 import itertools
 import signal
 import socket
+import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -14,7 +16,7 @@ import psutil
 import pytest
 from attrs import define, field
 
-from s3edge.testing.wsgi_server import GunicornProcess
+from s3edge.testing.wsgi_server import GunicornProcess, WaitressProcess, WsgiServerProcess
 from tests.waiting import eventually
 
 
@@ -28,6 +30,8 @@ MAX_WAITS = 4
 """As the served module has it."""
 
 RELOADS = 3
+
+TASKS_AT_END = 12
 
 UPLOADS = 8
 UPLOAD_BYTES = 10 * MEBIBYTE
@@ -177,6 +181,38 @@ def test_a_stop_answers_long_polls(gunicorn: GunicornProcess, scene: bytes) -> N
         answers = [poll.result(timeout=WITHIN_S) for poll in waiting]
         assert [answer.status_code for answer in answers] == [200] * MAX_WAITS
     assert "Traceback" not in gunicorn.log.read_text()
+
+
+@pytest.mark.parametrize(
+    "start", [partial(GunicornProcess, hooks=""), WaitressProcess], ids=["gunicorn", "waitress"]
+)
+def test_what_runs_ends_in_order_at_the_end_of_a_process(
+    start: Callable[[Path, dict[str, str]], WsgiServerProcess], tmp_path: Path, scene: bytes
+) -> None:
+    """Without any hook the gateway drains when the interpreter ends; no task comes to harm by that."""
+    settings = {"S3EDGE_RATE_LIMITS": "off", "S3EDGE_INITIAL_CREDITS": str(CREDITS)}
+    server = start(tmp_path, settings)
+    try:
+        server.start()
+        with server.client() as client:
+            body = {"image_id": upload(client, scene)["image_id"], "text_prompt": "red"}
+            for _ in range(TASKS_AT_END):
+                assert client.post("/api/v1/segment", json=body).status_code == 202
+        assert server.stop() == 0
+        log = server.log.read_text()
+        assert "Traceback" not in log
+        assert "left to recovery" not in log
+        assert server.run("reconcile").returncode == 0
+    finally:
+        if server.is_running():
+            server.kill()
+        server.release()
+    with sqlite3.connect(tmp_path / "data" / "s3edge.db") as database:
+        found = dict(
+            database.execute("select status, count(*) from segmentation_results group by 1")
+        )
+    assert set(found) <= {"pending", "processing", "done"}
+    assert sum(found.values()) == TASKS_AT_END
 
 
 def test_memory_stays_flat_both_ways(gunicorn: GunicornProcess, scene: bytes) -> None:

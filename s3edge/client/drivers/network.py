@@ -82,8 +82,15 @@ class Driver:
     def _perform(self, effect: Effect) -> Any:
         match effect:
             case HttpCall():
-                with _network_errors(effect):
-                    return self._send(effect)
+                self.check()
+                try:
+                    with _network_errors(effect):
+                        return self._send(effect)
+                except RuntimeError:
+                    if not self._is_closed:
+                        raise
+                # Closed meanwhile, by another thread; the HTTP library has no error of its own for it.
+                raise ConfigurationError(CLOSED)
             case Sleep(seconds):
                 return self._around.sleep(seconds)
             case Ask(function):
@@ -189,10 +196,17 @@ class AsyncDriver:
     async def _perform(self, effect: Effect) -> Any:
         match effect:
             case HttpCall():
+                self.check()
                 left_s = effect.deadline - self._around.monotonic()
-                with _network_errors(effect):
-                    async with asyncio.timeout(left_s):
-                        return await self._send(effect)
+                try:
+                    with _network_errors(effect):
+                        async with asyncio.timeout(left_s):
+                            return await self._send(effect)
+                except RuntimeError:
+                    if not self._is_closed:
+                        raise
+                # As in ``Driver``, but by another task.
+                raise ConfigurationError(CLOSED)
             case Sleep(seconds):
                 return await self._around.async_sleep(seconds)
             case Ask(function):

@@ -233,6 +233,32 @@ def test_closing_ends_the_calls_of_other_threads() -> None:
     assert "s3edge-client-loop" not in [thread.name for thread in enumerate_threads()]
 
 
+def test_a_call_that_is_tried_again_hears_of_the_end_meanwhile() -> None:
+    """Between two tries no request is under way, and the next one is not begun."""
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        client.close()
+        start_response("503 Service Unavailable", [("Retry-After", "0")])
+        return [b""]
+
+    client = Client.for_app(app, token="t")
+    with pytest.raises(ConfigurationError, match="make a new"):
+        client.request("GET", "/x")
+
+
+async def test_so_does_one_that_is_awaited() -> None:
+    """By the same words."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await client.close()
+        await send({"type": "http.response.start", "status": 503, "headers": []})
+        await send({"type": "http.response.body"})
+
+    client = AsyncClient.for_app(app, token="t", runs_lifespan=False)
+    with pytest.raises(ConfigurationError, match="make a new"):
+        await client.request("GET", "/x")
+
+
 @pytest.mark.parametrize("timeout", [0.05, Timeout(read=0.05)], ids=["total", "read"])
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 async def test_an_application_is_held_to_the_time(

@@ -283,6 +283,38 @@ async def test_a_lender_that_fails_rests(lender: Lender) -> None:
     assert lender.asked == 1
 
 
+async def test_a_key_that_ends_soon_signs_at_once(secret: str) -> None:
+    """Also when nobody could lend another one, for as long as it is good."""
+    lender = Lender(secret, left_s=300)
+    lender.error = CredentialRetrievalError(provider="test", error_msg="down")
+    assert keys_of(lender).current().access_key == "KEY0"
+
+
+async def test_what_a_lender_said_is_in_no_log(
+    lender: Lender, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Botocore would quote it, and it may be a secret."""
+    lender.now += OVER
+    lender.error = CredentialRetrievalError(provider="test", error_msg="token=hidden-word")
+    with pytest.raises(NoKeyError):
+        await keys_of(lender).ready()
+    assert "could not be renewed: CredentialRetrievalError" in caplog.text
+    assert "hidden-word" not in caplog.text
+
+
+async def test_a_lender_that_hangs_is_told_of_once(
+    lender: Lender, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody else would: nothing fails until the key has run out."""
+    monkeypatch.setattr("s3edge_s3.access_keys.LATE_S", 0.0)
+    lender.hang()
+    lender.now += GOOD
+    keys = keys_of(lender)
+    for _ in range(3):
+        assert keys.current().access_key == "KEY0"
+    assert caplog.text.count("whoever lends it says nothing") == 1
+
+
 async def test_parts_are_removed_when_the_key_is_back(
     store: Store, open_storage: OpenStorage, lender: Lender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
