@@ -180,7 +180,7 @@ class Tasks:
             ]
         await self._records.completed(predictions[0])
         _log.info(
-            "task %s: %d prompts, %.0f ms in the model",
+            "task %s: prompts: %d, %.0f ms in the model",
             wanted.task_id,
             len(predictions),
             elapsed_ms,
