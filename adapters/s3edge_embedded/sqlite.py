@@ -218,11 +218,15 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(
         path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
     )
-    connection.row_factory = sqlite3.Row
-    connection.execute("pragma journal_mode = wal")
-    # FULL: what was answered as accepted survives a power cut, not only a crash of the process.
-    connection.execute("pragma synchronous = full")
-    connection.execute("pragma foreign_keys = on")
+    try:
+        connection.row_factory = sqlite3.Row
+        connection.execute("pragma journal_mode = wal")
+        # FULL: what was answered as accepted survives a power cut, not only a crash of the process.
+        connection.execute("pragma synchronous = full")
+        connection.execute("pragma foreign_keys = on")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

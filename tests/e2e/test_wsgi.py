@@ -7,7 +7,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 
@@ -207,7 +207,7 @@ def test_what_runs_ends_in_order_at_the_end_of_a_process(
         if server.is_running():
             server.kill()
         server.release()
-    with sqlite3.connect(tmp_path / "data" / "s3edge.db") as database:
+    with closing(sqlite3.connect(tmp_path / "data" / "s3edge.db")) as database:
         found = dict(
             database.execute("select status, count(*) from segmentation_results group by 1")
         )
