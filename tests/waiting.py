@@ -3,6 +3,8 @@
 import time
 from collections.abc import Callable
 
+import anyio
+
 from s3edge.testing.server import ServerProcess
 
 
@@ -18,6 +20,13 @@ def eventually(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < ends_at, "it never came to that"
         time.sleep(_LOOK_S)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Do the same on an event loop, which goes on meanwhile."""
+    with anyio.fail_after(WITHIN_S):
+        while not condition():
+            await anyio.sleep(_LOOK_S)
 
 
 def wait_until_refused(server: ServerProcess) -> None:

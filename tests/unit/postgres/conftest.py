@@ -14,6 +14,7 @@ from s3edge.testing.standins.postgres import PostgresServer
 from s3edge_postgres.address import parse_address
 from s3edge_postgres.applying import apply, own_scripts
 from s3edge_postgres.database import PostgresDatabase
+from s3edge_postgres.queue_schema import with_queue
 from s3edge_postgres.rows import Terms
 
 
@@ -49,6 +50,12 @@ class Postgres:
         address = parse_address(given if "?" in given else f"{given}?pool_size={pool_size}")
         async with PostgresDatabase(address, SystemClock(), TERMS) as database:
             yield database
+
+    def create_with_queue(self, name: str) -> str:
+        """Make another database, with the queue's tables; return its address."""
+        url = self.server.create_plain_database(name)
+        apply(parse_address(url), with_queue)
+        return url
 
     def run(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         """Run a statement past the adapter, as the owner."""

@@ -1,7 +1,7 @@
 """Ends of tasks are heard, whoever wrote them, also when the connection that brings the news breaks."""
 
 import logging
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from functools import partial
 from uuid import UUID, uuid4
@@ -20,6 +20,7 @@ from s3edge_postgres.connections import Connections
 from s3edge_postgres.database import PostgresDatabase
 from s3edge_postgres.ends import CHANNEL, announce_ends
 from tests.unit.postgres.conftest import Postgres
+from tests.waiting import until
 
 
 pytestmark = pytest.mark.anyio
@@ -48,13 +49,6 @@ class News:
         """Wait for the end of a task, and wait for it no more."""
         await until(lambda: task_id in self.told)
         self.waiting.discard(task_id)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition, half a minute at the most."""
-    with anyio.fail_after(30):
-        while not condition():
-            await anyio.sleep(0.01)
 
 
 @asynccontextmanager

@@ -23,6 +23,7 @@ from s3edge.values import ResultQuery, User
 from s3edge_postgres import connections
 from s3edge_postgres.database import PostgresDatabase
 from tests.unit.postgres.conftest import TERMS, Postgres
+from tests.waiting import until
 
 
 pytestmark = pytest.mark.anyio
@@ -216,13 +217,6 @@ def refused_or_accepted() -> Iterator[None]:
         yield
     except EdgeError as error:
         assert error.code is Code.SERVICE_UNAVAILABLE  # noqa: PT017 - one of two right answers
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition, half a minute at the most."""
-    with anyio.fail_after(30):
-        while not condition():
-            await anyio.sleep(0.01)
 
 
 async def test_idle_connections_that_ended_are_not_noticed(

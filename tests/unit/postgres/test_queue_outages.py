@@ -2,9 +2,8 @@
 
 import gc
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from functools import partial
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -12,161 +11,33 @@ from uuid import uuid4
 import anyio
 import psycopg
 import pytest
-from anyio.abc import SocketStream
-from procrastinate import App
 
 from s3edge.gateway import SystemClock
 from s3edge.testing.contracts.database import OUTCOME, new_task
 from s3edge.values import Task, User
 from s3edge_postgres import queue
 from s3edge_postgres.address import parse_address
-from s3edge_postgres.applying import apply
 from s3edge_postgres.database import PostgresDatabase
 from s3edge_postgres.queue import ProcrastinateQueue
-from s3edge_postgres.queue_connector import QueueConnector, cause_of
-from s3edge_postgres.queue_schema import with_queue
 from s3edge_postgres.rows import Terms
 from tests.unit.postgres.conftest import Postgres
+from tests.unit.postgres.line import Line
+from tests.waiting import until
 
 
 pytestmark = pytest.mark.anyio
 
 TERMS = Terms(initial_credits=50, segment_cost=1, task_deadline_s=900, dispatch="procrastinate")
 
-PATIENCE_S = 40.0
-"""Bounds what a test waits for; nothing is measured."""
-
-
-class Line:
-    """A way to the database, all of whose present connections can fall silent without being closed."""
-
-    def __init__(self, port: int) -> None:
-        self.port = 0
-        self._upstream = port
-        self._silence = anyio.Event()
-
-    @asynccontextmanager
-    async def opened(self) -> AsyncIterator["Line"]:
-        """Pass on what comes, on a port of its own."""
-        async with (
-            await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
-            anyio.create_task_group() as group,
-        ):
-            self.port = listener.extra(anyio.abc.SocketAttribute.local_port)
-            group.start_soon(listener.serve, self._connected)
-            yield self
-            group.cancel_scope.cancel()
-
-    def fall_silent(self) -> None:
-        """Take what comes over present connections, and pass nothing on any more; new ones work."""
-        self._silence.set()
-        self._silence = anyio.Event()
-
-    async def _connected(self, client: SocketStream) -> None:
-        silence = self._silence
-        server = await anyio.connect_tcp("127.0.0.1", self._upstream)
-        async with client, server, anyio.create_task_group() as group:
-            relay = partial(self._relay, silence=silence, both=group.cancel_scope)
-            group.start_soon(relay, client, server)
-            group.start_soon(relay, server, client)
-
-    async def _relay(
-        self,
-        source: SocketStream,
-        sink: SocketStream,
-        *,
-        silence: anyio.Event,
-        both: anyio.CancelScope,
-    ) -> None:
-        try:
-            async for piece in source:
-                if not silence.is_set():
-                    await sink.send(piece)
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-            return  # the other end is gone, and so is this one
-        finally:
-            if not silence.is_set():
-                both.cancel()
-
-
-async def test_a_worker_notices_connections_that_fell_silent(postgres: Postgres) -> None:
-    """Neither closed nor answered: it hangs up by itself, and takes tasks over new ones."""
-    url = postgres.server.create_plain_database("silent")
-    apply(parse_address(url), with_queue)
-    parts = urlsplit(url)
-    ran: list[Task] = []
-    async with (
-        PostgresDatabase(parse_address(url), SystemClock(), TERMS) as direct,
-        Line(parts.port or 0).opened() as line,
-    ):
-        through = parse_address(url.replace(f":{parts.port}/", f":{line.port}/"))
-        async with PostgresDatabase(through, SystemClock(), TERMS) as database:
-
-            async def run(task: Task) -> None:
-                await direct.complete_task(task.id, OUTCOME, attempt=task.attempt)
-                ran.append(task)
-
-            async def ask_for_one() -> None:
-                before = len(ran)
-                await direct.reserve_task(User(uuid4()), new_task())
-                with anyio.fail_after(PATIENCE_S):
-                    while len(ran) == before:
-                        await anyio.sleep(0.05)
-
-            stop = anyio.Event()
-            work = partial(
-                ProcrastinateQueue(database).work, run, concurrency=4, grace_s=1, stop=stop
-            )
-            async with anyio.create_task_group() as group:
-                group.start_soon(work)
-                await ask_for_one()
-                line.fall_silent()
-                await ask_for_one()
-                stop.set()
-
-
-async def test_an_answer_is_not_the_end_of_a_call(postgres: Postgres) -> None:
-    """A server that falls silent before it was told to keep what it answered is not waited for."""
-    url = postgres.server.create_plain_database("unkept")
-    apply(parse_address(url), with_queue)
-    parts = urlsplit(url)
-    async with Line(parts.port or 0).opened() as line:
-        connector = QueueConnector(parse_address(url.replace(f":{parts.port}/", f":{line.port}/")))
-        await connector.open_async()
-
-        async def answered_and_silent() -> None:
-            async with connector.pool.connection() as connection:
-                await connection.execute("select 1")
-                line.fall_silent()
-
-        try:
-            with anyio.fail_after(PATIENCE_S), pytest.raises(psycopg.OperationalError):
-                await answered_and_silent()
-        finally:
-            await connector.close_async()
-
-
-async def test_what_could_not_be_recorded_is_noted(postgres: Postgres) -> None:
-    """Nobody awaits the record of a job's end: that it failed is known to who ends the worker."""
-    url = postgres.server.create_plain_database("unrecorded")
-    apply(parse_address(url), with_queue)
-    connector = QueueConnector(parse_address(url))
-    await connector.open_async()
-    try:
-        await connector.execute_query_async("select pg_terminate_backend(pg_backend_pid())")
-        assert connector.failed.is_set()
-        assert connector.failure is not None
-        assert cause_of(connector.failure).startswith("SQLSTATE 57P01")
-    finally:
-        await connector.close_async()
-
 
 @asynccontextmanager
-async def working(database: PostgresDatabase, ran: list[Task]) -> AsyncIterator[None]:
-    """Work at a queue, whose tasks are kept."""
+async def working(
+    database: PostgresDatabase, ran: list[Task], *, told: PostgresDatabase | None = None
+) -> AsyncIterator[None]:
+    """Work at a queue, whose tasks are kept; another way to the database may be told of their ends."""
 
     async def run(task: Task) -> None:
-        await database.complete_task(task.id, OUTCOME, attempt=task.attempt)
+        await (told or database).complete_task(task.id, OUTCOME, attempt=task.attempt)
         ran.append(task)
 
     stop = anyio.Event()
@@ -177,35 +48,36 @@ async def working(database: PostgresDatabase, ran: list[Task]) -> AsyncIterator[
         stop.set()
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Return when something is so."""
-    with anyio.fail_after(PATIENCE_S):
-        while not condition():
-            await anyio.sleep(0.05)
+async def test_a_worker_notices_connections_that_fell_silent(postgres: Postgres) -> None:
+    """Neither closed nor answered: it hangs up by itself, and takes tasks over new ones."""
+    url = postgres.create_with_queue("silent")
+    parts = urlsplit(url)
+    ran: list[Task] = []
+    async with (
+        PostgresDatabase(parse_address(url), SystemClock(), TERMS) as direct,
+        Line(parts.port or 0).opened() as line,
+    ):
+        through = parse_address(url.replace(f":{parts.port}/", f":{line.port}/"))
 
+        async def ask_for_one() -> None:
+            before = len(ran)
+            await direct.reserve_task(User(uuid4()), new_task())
+            await until(lambda: len(ran) > before)
 
-async def test_what_another_worker_has_recorded_is_no_failure(
-    postgres: Postgres, caplog: pytest.LogCaptureFixture
-) -> None:
-    """It took this one for dead, or its upkeep was quicker: the worker works on."""
-    caplog.set_level("INFO", "s3edge_postgres")
-    url = postgres.server.create_plain_database("recorded")
-    apply(parse_address(url), with_queue)
-    connector = QueueConnector(parse_address(url))
-    app = App(connector=connector)
-    async with app.open_async():
-        await app.job_manager.retry_job_by_id_async(1, datetime.now(UTC))
-    assert connector.failure is None
-    assert not connector.failed.is_set()
-    assert "another worker has dealt with a job meanwhile: SQLSTATE P0001" in caplog.text
+        async with (
+            PostgresDatabase(through, SystemClock(), TERMS) as database,
+            working(database, ran, told=direct),
+        ):
+            await ask_for_one()
+            line.fall_silent()
+            await ask_for_one()
 
 
 async def test_a_jobs_end_that_cannot_be_recorded_ends_its_worker_only(
     postgres: Postgres, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nobody awaits the library's record of an end: its failure is the worker's, and no stray error."""
-    url = postgres.server.create_plain_database("endless")
-    apply(parse_address(url), with_queue)
+    url = postgres.create_with_queue("endless")
 
     def rename(old: str, new: str) -> None:
         with psycopg.connect(url) as connection:
@@ -230,8 +102,7 @@ async def test_a_worker_that_cannot_queue_its_upkeep_takes_its_time(
 ) -> None:
     """Tables of another version, say: each new beginning is told of, with its reason, and waited for."""
     caplog.set_level("INFO", "procrastinate.worker")
-    url = postgres.server.create_plain_database("older")
-    apply(parse_address(url), with_queue)
+    url = postgres.create_with_queue("older")
     with psycopg.connect(url) as connection:
         connection.execute("drop function procrastinate.procrastinate_defer_periodic_job_v2")
 
@@ -257,8 +128,7 @@ async def test_a_worker_that_may_not_listen_says_so_and_recovers(
     postgres: Postgres, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A role without a connection to spare is the reason, and not the worker's last word."""
-    url = postgres.server.create_plain_database("crowded")
-    apply(parse_address(url), with_queue)
+    url = postgres.create_with_queue("crowded")
     ran: list[Task] = []
 
     which = "usename = 'crowded' and query ~* '^listen'"
@@ -284,8 +154,7 @@ async def test_a_worker_that_stops_by_itself_begins_anew(
     postgres: Postgres, caplog: pytest.LogCaptureFixture
 ) -> None:
     """News that the library cannot read, which everybody in the database can send, are no database's."""
-    url = postgres.server.create_plain_database("garbled")
-    apply(parse_address(url), with_queue)
+    url = postgres.create_with_queue("garbled")
     ran: list[Task] = []
     async with (
         PostgresDatabase(parse_address(url), SystemClock(), TERMS) as database,
@@ -308,8 +177,7 @@ def sessions(postgres: Postgres, which: str) -> int:
 
 async def test_a_grant_changes_no_terms(postgres: Postgres) -> None:
     """It may come from a shell whose settings are not the servers': prices stay what they are."""
-    url = postgres.server.create_plain_database("granted")
-    apply(parse_address(url), with_queue)
+    url = postgres.create_with_queue("granted")
     dear = Terms(initial_credits=7, segment_cost=5, task_deadline_s=60, dispatch="procrastinate")
     user = User(uuid4())
     async with PostgresDatabase(parse_address(url), SystemClock(), dear) as database:
@@ -328,19 +196,9 @@ async def test_what_is_missing_is_said(
 ) -> None:
     """A worker without the queue's tables says what to run, and waits for them."""
     url = postgres.server.create_plain_database("missing")
-    async with PostgresDatabase(parse_address(url), SystemClock(), TERMS) as database:
-        stop, nothing = anyio.Event(), anyio.sleep_forever
-        work = partial(
-            ProcrastinateQueue(database).work,
-            lambda task: nothing(),
-            concurrency=1,
-            grace_s=1,
-            stop=stop,
-        )
-        async with anyio.create_task_group() as group:
-            group.start_soon(work)
-            with anyio.fail_after(PATIENCE_S):
-                while "no task can be taken yet" not in caplog.text:
-                    await anyio.sleep(0.05)
-            stop.set()
+    async with (
+        PostgresDatabase(parse_address(url), SystemClock(), TERMS) as database,
+        working(database, []),
+    ):
+        await until(lambda: "no task can be taken yet" in caplog.text)
     assert "run: s3edge migrate" in caplog.text
