@@ -90,6 +90,7 @@ class Exchange:
         self._replied: anyio.Event | None = None
         self._reply: bytes | Exception = b""
         self._scope: anyio.CancelScope | None = None
+        self._is_cancelled = False
         self._is_over = False
         self._has_more = length != 0 and not self._is_endless
 
@@ -100,6 +101,8 @@ class Exchange:
         last_word: _Word = _Ended(is_whole=False)
         try:
             with anyio.CancelScope() as self._scope:
+                if self._is_cancelled:
+                    self._scope.cancel()
                 async with web.response_to(request, path) as response:
                     if isinstance(response.body, bytes):
                         # Nothing is left to do here: the loop is not woken again when it is sent.
@@ -116,6 +119,12 @@ class Exchange:
     def refuse(self) -> None:
         """Tell the thread that the request is not served any more."""
         self._words.put(_Ended(is_whole=False))
+
+    def cancel(self) -> None:
+        """End the task, also when it has not begun."""
+        self._is_cancelled = True
+        if self._scope is not None:
+            self._scope.cancel()
 
     async def body(self) -> AsyncIterator[bytes]:
         """
@@ -154,10 +163,6 @@ class Exchange:
         self._reply = reply
         if self._replied is not None:
             self._replied.set()
-
-    def _cancel(self) -> None:
-        if self._scope is not None:
-            self._scope.cancel()
 
     # In the thread.
 
@@ -214,7 +219,7 @@ class Exchange:
         if self._is_over:
             return
         self._is_over = True
-        self._tell(self._cancel)
+        self._tell(self.cancel)
 
     def _next_word(self) -> _Word:
         word = self._words.get()

@@ -17,7 +17,6 @@ from contextlib import ExitStack
 from importlib.util import find_spec
 from typing import Any
 
-import anyio
 from anyio.abc import TaskStatus
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from attrs import frozen
@@ -158,14 +157,13 @@ class Process:
 
 async def _serve(web: WebApp, *, task_status: TaskStatus[Serving]) -> None:
     """Hold the gateway open, and serve requests on this loop, until it is stopped."""
-    async with web.gateway.running(), anyio.create_task_group() as requests:
-        serving = Serving(web, requests)
+    async with web.gateway.running():
+        serving = Serving(web)
         try:
             task_status.started(serving)
             await serving.until_stopped()
         finally:
-            serving.refuse()
-            requests.cancel_scope.cancel()
+            await serving.end()
 
 
 def _close(reference: "weakref.ref[Process]") -> None:

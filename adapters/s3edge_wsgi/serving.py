@@ -3,7 +3,6 @@
 import asyncio
 
 import anyio
-from anyio.abc import TaskGroup
 
 from s3edge.web.app import PathRoutes, WebApp
 from s3edge.web.http import Request
@@ -24,13 +23,13 @@ class Serving:
         routes: What is served where.
     """
 
-    def __init__(self, web: WebApp, requests: TaskGroup) -> None:
+    def __init__(self, web: WebApp) -> None:
         self.loop = asyncio.get_running_loop()
         self.routes = RouteTable(web.paths)
         self._web = web
-        self._requests = requests
+        # No task group: to start a task in one costs as much as all else that the door does.
+        self._open: dict[asyncio.Task[None], Exchange] = {}
         self._is_open = True
-        self._count = 0
         self._stop = anyio.Event()
         self._idle = anyio.Event()
 
@@ -60,25 +59,30 @@ class Serving:
         await self._stop.wait()
         self._web.gateway.stop_waiting()
         with anyio.move_on_after(OPEN_REQUESTS_S):
-            while self._count:
-                self._idle = anyio.Event()
-                await self._idle.wait()
+            await self._until_idle()
 
-    def refuse(self) -> None:
-        """Start no more tasks."""
+    async def end(self) -> None:
+        """Start no more tasks, and end those that there are."""
         self._is_open = False
+        for exchange in self._open.values():
+            exchange.cancel()
+        with anyio.CancelScope(shield=True):
+            await self._until_idle()
 
     def _start(self, exchange: Exchange, request: Request, path: PathRoutes | None) -> None:
-        if self._is_open:
-            self._requests.start_soon(self._serve, exchange, request, path)
-        else:
+        if not self._is_open:
             exchange.refuse()
+            return
+        task = self.loop.create_task(exchange.serve(self._web, request, path))
+        self._open[task] = exchange
+        task.add_done_callback(self._forget)
 
-    async def _serve(self, exchange: Exchange, request: Request, path: PathRoutes | None) -> None:
-        self._count += 1
-        try:
-            await exchange.serve(self._web, request, path)
-        finally:
-            self._count -= 1
-            if not self._count:
-                self._idle.set()
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        del self._open[task]
+        if not self._open:
+            self._idle.set()
+
+    async def _until_idle(self) -> None:
+        while self._open:
+            self._idle = anyio.Event()
+            await self._idle.wait()
