@@ -1,6 +1,5 @@
 """Credits and tasks in SQLite."""
 
-import functools
 import sqlite3
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -45,6 +44,18 @@ _LISTED = (
     " '{}' as metadata, status, error_code, error_message, cost, created_at, updated_at, attempt"
 )
 """A task as a list has it: labels and metadata may be large, and are read one task at a time."""
+
+_NEWEST_FIRST = "order by created_at desc, id desc"
+
+_BALANCE = "select credits from users_profile where id = ?"
+
+_ACCOUNTS = """
+    select id, credits, credits_granted,
+        (select coalesce(sum(credits_used), 0) from usage_logs where user_id = u.id) as used,
+        (select coalesce(sum(cost), 0) from segmentation_results
+            where user_id = u.id and status <> 'error') as live_cost
+    from users_profile u where id > ? order by id limit ?
+"""
 
 _HELD = "id = ? and attempt = coalesce(?, attempt)"
 """A task, by its id and the attempt that the caller holds; without one, whoever holds it."""
@@ -93,16 +104,16 @@ class SqliteDatabase:
 
     async def profile(self, user: User) -> Profile:
         """Implement ``Database``."""
-        balance = await self._file.read(lambda db: _balance(db, user.user_id))
-        if balance is None:
-            now = self._now()
+        found = await self._file.read(_BALANCE, [str(user.user_id)])
+        if found:
+            return Profile(user.user_id, found[0]["credits"])
+        now = self._now()
 
-            def create(db: sqlite3.Connection) -> int:
-                self._ensure_profile(db, user.user_id, now)
-                return _balance(db, user.user_id) or 0
+        def create(db: sqlite3.Connection) -> int:
+            self._ensure_profile(db, user.user_id, now)
+            return _balance(db, user.user_id)
 
-            balance = await self._file.write(create)
-        return Profile(user.user_id, balance)
+        return Profile(user.user_id, await self._file.write(create))
 
     async def reserve_task(self, user: User, new: NewTask) -> Reservation:
         """Implement ``Database``."""
@@ -114,7 +125,7 @@ class SqliteDatabase:
             if first is not None:
                 if first["request_hash"] != new.request_hash:
                     raise key_reused()
-                balance = _balance(db, user.user_id) or 0
+                balance = _balance(db, user.user_id)
                 return Reservation(_task(first), balance, replayed=True)
             balance = self._debit(db, user.user_id, now)
             task = self._insert(db, user, new, now)
@@ -125,18 +136,22 @@ class SqliteDatabase:
 
     async def task(self, user: User, task_id: UUID) -> Task | None:
         """Implement ``Database``."""
-        return await self._file.read(
-            lambda db: _optional_task(
-                db.execute(
-                    "select * from segmentation_results where id = ? and user_id = ?",
-                    (str(task_id), str(user.user_id)),
-                ).fetchone()
-            )
+        found = await self._file.read(
+            "select * from segmentation_results where id = ? and user_id = ?",
+            [str(task_id), str(user.user_id)],
         )
+        return _task(found[0]) if found else None
 
     async def results(self, user: User, query: ResultQuery) -> Page:
         """Implement ``Database``."""
-        return await self._file.read(lambda db: _results(db, user.user_id, query))
+        rows = await self._file.read(*_results(user.user_id, query))
+        # Of no results there is one row all the same, with their number.
+        listed = [] if rows and rows[0]["id"] is None else rows
+        return Page(
+            tasks=[_task(row) for row in listed[: query.limit]],
+            has_more=len(listed) > query.limit,
+            total=None if query.after is not None else rows[0]["total"],
+        )
 
     async def start_task(self, task_id: UUID, *, attempt: int | None = None) -> bool:
         """Implement ``Database``."""
@@ -184,12 +199,9 @@ class SqliteDatabase:
         now = self._now()
         free = f"{_OPEN} and lease_until <= ?"
         # Most of the time there is nothing to claim, and a look does not wait for the writer.
-        waiting = await self._file.read(
-            lambda db: db.execute(
-                f"select 1 from segmentation_results where {free} limit 1", (now,)
-            ).fetchone()
-        )
-        if waiting is None:
+        if not await self._file.read(
+            f"select 1 from segmentation_results where {free} limit 1", [now]
+        ):
             return []
 
         def claim(db: sqlite3.Connection) -> list[Task]:
@@ -216,20 +228,17 @@ class SqliteDatabase:
 
     async def backlog(self) -> int:
         """Implement ``Database``."""
-        count = await self._file.read(
-            lambda db: db.execute(
-                f"select count(*) from (select 1 from segmentation_results where {_OPEN} limit ?)",
-                (COUNTED_BACKLOG,),
-            ).fetchone()
+        counted = await self._file.read(
+            f"select count(*) from (select 1 from segmentation_results where {_OPEN} limit ?)",
+            [COUNTED_BACKLOG],
         )
-        return int(count[0])
+        return int(counted[0][0])
 
     async def settle_overdue(self) -> Sequence[UUID]:
         """Implement ``Database``."""
         now = self._now()
         overdue = f"select id from segmentation_results where {_OPEN} and deadline_at <= ?"
-        found = await self._file.read(lambda db: db.execute(overdue, (now,)).fetchall())
-        if not found:
+        if not await self._file.read(overdue, [now]):
             return []
 
         def settle(db: sqlite3.Connection) -> list[UUID]:
@@ -252,7 +261,7 @@ class SqliteDatabase:
                 (amount, amount, now, str(user_id)),
             )
             _log_usage(db, user_id, None, "grant", 0, now, {"amount": amount})
-            return _balance(db, user_id) or 0
+            return _balance(db, user_id)
 
         return await self._file.write(grant)
 
@@ -260,16 +269,22 @@ class SqliteDatabase:
         """Implement ``Database``."""
         last = ""
         while True:
-            stretch = await self._file.read(functools.partial(_accounts, after=last))
-            for account in stretch:
-                yield account
+            stretch = await self._file.read(_ACCOUNTS, [last, _ACCOUNTS_AT_A_TIME])
+            for row in stretch:
+                yield Account(
+                    UUID(row["id"]),
+                    row["credits"],
+                    row["credits_granted"],
+                    row["used"],
+                    row["live_cost"],
+                )
             if len(stretch) < _ACCOUNTS_AT_A_TIME:
                 return
-            last = str(stretch[-1].user_id)
+            last = stretch[-1]["id"]
 
     async def check(self) -> None:
         """Implement ``Checked``."""
-        await self._file.read(lambda db: db.execute("select 1 from users_profile limit 1"))
+        await self._file.read("select 1 from users_profile limit 1")
 
     def _now(self) -> int:
         return (self._clock.now() - _EPOCH) // _MICROSECOND
@@ -288,7 +303,7 @@ class SqliteDatabase:
             (self._cost, now, str(user_id), self._cost),
         ).fetchone()
         if row is None:
-            raise insufficient_credits(self._cost, _balance(db, user_id) or 0)
+            raise insufficient_credits(self._cost, _balance(db, user_id))
         return int(row["credits"])
 
     def _insert(self, db: sqlite3.Connection, user: User, new: NewTask, now: int) -> Task:
@@ -340,9 +355,9 @@ def _microseconds(seconds: float) -> int:
     return round(seconds * 1_000_000)
 
 
-def _balance(db: sqlite3.Connection, user_id: UUID) -> int | None:
-    row = db.execute("select credits from users_profile where id = ?", (str(user_id),)).fetchone()
-    return None if row is None else int(row["credits"])
+def _balance(db: sqlite3.Connection, user_id: UUID) -> int:
+    """Return the balance of a user who has a profile."""
+    return int(db.execute(_BALANCE, (str(user_id),)).fetchone()["credits"])
 
 
 def _first_of_key(db: sqlite3.Connection, user_id: UUID, key: str | None) -> sqlite3.Row | None:
@@ -404,7 +419,8 @@ def _log_usage(
     )
 
 
-def _results(db: sqlite3.Connection, user_id: UUID, query: ResultQuery) -> Page:
+def _results(user_id: UUID, query: ResultQuery) -> tuple[str, Sequence[object]]:
+    """Return what lists results, and its values; each row has the total, unless it is read on."""
     where, values = ["user_id = ?"], [str(user_id)]
     if query.project_id is not None:
         where.append("project_id = ?")
@@ -412,50 +428,19 @@ def _results(db: sqlite3.Connection, user_id: UUID, query: ResultQuery) -> Page:
     if query.status is not None:
         where.append("status = ?")
         values.append(query.status.value)
-    total = None
-    position: list[Any] = []
-    seek = ""
-    if query.after is None:
-        total = int(
-            db.execute(
-                f"select count(*) from segmentation_results where {' and '.join(where)}", values
-            ).fetchone()[0]
-        )
-    else:
-        seek = " and (created_at, id) < (?, ?)"
-        position = [(query.after.created_at - _EPOCH) // _MICROSECOND, str(query.after.id)]
-    rows = db.execute(
-        f"select {_LISTED} from segmentation_results where {' and '.join(where)}{seek}"
-        " order by created_at desc, id desc limit ? offset ?",
-        # One more than asked tells whether others follow.
-        [*values, *position, query.limit + 1, 0 if query.after else query.offset],
-    ).fetchall()
-    return Page(
-        tasks=[_task(row) for row in rows[: query.limit]],
-        has_more=len(rows) > query.limit,
-        total=total,
+    chosen = f"from segmentation_results where {' and '.join(where)}"
+    # One more than asked tells whether others follow.
+    most = query.limit + 1
+    if query.after is not None:
+        position = ((query.after.created_at - _EPOCH) // _MICROSECOND, str(query.after.id))
+        behind = f"select {_LISTED} {chosen} and (created_at, id) < (?, ?)"
+        return f"{behind} {_NEWEST_FIRST} limit ?", [*values, *position, most]
+    count = f"select count(*) as total {chosen}"
+    page = f"select {_LISTED} {chosen} {_NEWEST_FIRST} limit ? offset ?"
+    return (
+        f"select * from ({count}) left join ({page}) {_NEWEST_FIRST}",
+        [*values, *values, most, query.offset],
     )
-
-
-def _accounts(db: sqlite3.Connection, after: str) -> list[Account]:
-    rows = db.execute(
-        "select id, credits, credits_granted,"
-        " (select coalesce(sum(credits_used), 0) from usage_logs where user_id = u.id) as used,"
-        " (select coalesce(sum(cost), 0) from segmentation_results"
-        "   where user_id = u.id and status <> 'error') as live_cost"
-        " from users_profile u where id > ? order by id limit ?",
-        (after, _ACCOUNTS_AT_A_TIME),
-    )
-    return [
-        Account(
-            UUID(row["id"]), row["credits"], row["credits_granted"], row["used"], row["live_cost"]
-        )
-        for row in rows
-    ]
-
-
-def _optional_task(row: sqlite3.Row | None) -> Task | None:
-    return None if row is None else _task(row)
 
 
 def _task(row: sqlite3.Row) -> Task:

@@ -112,15 +112,17 @@ class SqliteFile:
             raise _as_edge_error(write.error)
         return write.value  # type: ignore[return-value] # set when there is no error
 
-    async def read(self, operation: Callable[[sqlite3.Connection], T]) -> T:
+    async def read(self, statement: str, values: Sequence[object] = ()) -> list[sqlite3.Row]:
         """
-        Run an operation that only reads, in one snapshot.
+        Return the rows of one statement, which sees one snapshot of the file.
+
+        Several would need a transaction around them, and that alone costs more than most of them.
 
         Raises:
             EdgeError: ``SERVICE_UNAVAILABLE``.
         """
         try:
-            return await self._read_threads.run(self._read, operation)
+            return await self._read_threads.run(self._read, statement, values)
         except sqlite3.Error as error:
             raise _as_edge_error(error) from None
 
@@ -144,7 +146,7 @@ class SqliteFile:
             return
         try:
             self._check_in_place()
-            with _transaction(connection, "immediate"):
+            with _transaction(connection):
                 for write in batch:
                     write.run(connection)
         except Exception as error:  # noqa: BLE001 - raised again for every caller of the batch
@@ -152,7 +154,7 @@ class SqliteFile:
             for write in batch:
                 write.error = error
 
-    def _read(self, operation: Callable[[sqlite3.Connection], T]) -> T:
+    def _read(self, statement: str, values: Sequence[object]) -> list[sqlite3.Row]:
         self._check_in_place()
         try:
             connection = self._readers.get_nowait()
@@ -160,8 +162,7 @@ class SqliteFile:
             # Every thread that reads has a connection, unless the file was closed.
             raise _closed() from None
         try:
-            with _transaction(connection, "deferred"):
-                return operation(connection)
+            return connection.execute(statement, values).fetchall()
         finally:
             self._readers.put(connection)
 
@@ -231,8 +232,9 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 @contextmanager
-def _transaction(connection: sqlite3.Connection, mode: str) -> Iterator[None]:
-    connection.execute(f"begin {mode}")
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    # At once as a writer: one that begins as a reader may find that it cannot become one.
+    connection.execute("begin immediate")
     try:
         yield
         connection.execute("commit")
@@ -248,7 +250,7 @@ def _migrate(connection: sqlite3.Connection, package: str) -> None:
         (script for script in resources.files(package).iterdir() if script.name.endswith(".sql")),
         key=lambda script: script.name,
     )
-    with _transaction(connection, "immediate"):
+    with _transaction(connection):
         applied = int(connection.execute("pragma user_version").fetchone()[0])
         if applied > len(scripts):
             message = f"it was written by a newer version (schema {applied}); upgrade s3edge"

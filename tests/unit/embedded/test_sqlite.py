@@ -4,11 +4,13 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from attrs import frozen
 
 from s3edge.errors import Code, EdgeError, invalid
 from s3edge_embedded.database import MIGRATIONS
@@ -29,7 +31,7 @@ async def file(tmp_path: Path) -> AsyncIterator[SqliteFile]:
 
 async def numbers(file: SqliteFile) -> list[int]:
     """Return what is in the table."""
-    rows = await file.read(lambda db: db.execute("select n from numbers order by n").fetchall())
+    rows = await file.read("select n from numbers order by n")
     return [row["n"] for row in rows]
 
 
@@ -108,10 +110,30 @@ class Blocking:
 
         return blocking
 
+    def value(self, meant: int) -> object:
+        """Return what waits when a statement is given it, and is a number then."""
+        return Waiting(self.then(lambda _: meant))
+
     async def have_begun(self, count: int) -> None:
         """Return when so many have."""
         for _ in range(count):
             assert await asyncio.to_thread(self._begun.acquire, timeout=WITHIN_S)
+
+
+@frozen
+class Waiting:
+    """
+    A value that is found when a statement takes it, in the thread that runs the statement.
+
+    Attributes:
+        find: Returns the value.
+    """
+
+    find: Callable[[Any], Any]
+
+    def __conform__(self, _: object) -> Any:
+        """Return the value, as sqlite3 asks for it."""
+        return self.find(None)
 
 
 @pytest.fixture
@@ -156,8 +178,7 @@ async def test_cancelled_reads_keep_their_connections(
     """They end before the next one begins, so that there is a connection for it."""
     await file.write(insert(1))
     reads = [
-        asyncio.create_task(file.read(blocking.then(lambda db: db.execute("select 1"))))
-        for _ in range(READERS)
+        asyncio.create_task(file.read("select ?", [blocking.value(1)])) for _ in range(READERS)
     ]
     await blocking.have_begun(READERS)
     await cancelled_by_asyncio(reads, times)
@@ -174,7 +195,7 @@ async def test_cancelled_reads_keep_their_connections(
 async def test_a_reader_cannot_write(file: SqliteFile) -> None:
     """A read that tries to is refused, and the file is as it was."""
     with pytest.raises(EdgeError):
-        await file.read(lambda db: db.execute("insert into numbers values (1)"))
+        await file.read("insert into numbers values (1)")
     assert await numbers(file) == []
 
 
@@ -204,10 +225,17 @@ async def test_migrations_are_applied_once(tmp_path: Path) -> None:
             lambda db: db.execute("insert into users_profile values ('u', 5, 5, 0, 0)")
         )
         async with SqliteFile(path, MIGRATIONS) as second:
-            row = await second.read(
-                lambda db: db.execute("select credits from users_profile").fetchone()
-            )
-            assert row["credits"] == 5
+            rows = await second.read("select credits from users_profile")
+            assert [row["credits"] for row in rows] == [5]
+
+
+def open_files() -> set[Path]:
+    """Return what this process has open."""
+    found = set()
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # the one that lists them
+            found.add(descriptor.readlink())
+    return found
 
 
 async def test_a_closed_file_says_so(tmp_path: Path) -> None:
@@ -215,24 +243,22 @@ async def test_a_closed_file_says_so(tmp_path: Path) -> None:
     file = SqliteFile(tmp_path / "x.db", MIGRATIONS)
     async with file:
         pass
-    for way in (file.read, file.write):
-        with pytest.raises(EdgeError, match="closed"):
-            await way(lambda db: db.execute("select 1"))
+    with pytest.raises(EdgeError, match="closed"):
+        await file.read("select 1")
+    with pytest.raises(EdgeError, match="closed"):
+        await file.write(lambda db: db.execute("select 1"))
 
 
 async def test_the_end_waits_for_reads(tmp_path: Path, blocking: Blocking) -> None:
     """What is being read is read, and no connection stays open."""
-    seen: list[sqlite3.Connection] = []
-
-    def look(db: sqlite3.Connection) -> int:
-        seen.append(db)
-        return int(db.execute("select 7").fetchone()[0])
-
-    async with SqliteFile(tmp_path / "x.db", MIGRATIONS) as file:
-        reads = [asyncio.create_task(file.read(blocking.then(look))) for _ in range(READERS)]
+    path = tmp_path / "x.db"
+    async with SqliteFile(path, MIGRATIONS) as file:
+        reads = [
+            asyncio.create_task(file.read("select ? as n", [blocking.value(7)]))
+            for _ in range(READERS)
+        ]
         await blocking.have_begun(READERS)
+        assert path in open_files()
         asyncio.get_running_loop().call_soon(blocking.may_end.set)
-    assert [await read for read in reads] == [7] * READERS
-    for connection in seen:
-        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
-            connection.execute("select 1")
+    assert [(await read)[0]["n"] for read in reads] == [7] * READERS
+    assert path not in open_files()
