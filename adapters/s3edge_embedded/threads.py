@@ -11,13 +11,11 @@ import asyncio
 import os
 import weakref
 from collections.abc import Callable
-from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import copy_context
-from functools import partial
 from queue import Empty, SimpleQueue
-from threading import Semaphore, Thread
-from typing import Any, TypeVar, TypeVarTuple
+from threading import Lock, Thread
+from typing import Any, Generic, TypeVar, TypeVarTuple, cast
 
 import anyio
 
@@ -28,17 +26,67 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
+class _Call(Generic[T]):
+    """
+    A call that waits for a thread. Begun on an event loop.
+
+    A future of ``concurrent.futures`` would do, with a condition and its locks for each of its steps.
+
+    Attributes:
+        ended: Set on the loop when the call has been made.
+    """
+
+    def __init__(self, function: Callable[[*Ts], T], *arguments: *Ts) -> None:
+        self.ended = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._context = copy_context()
+        self._function = function
+        self._arguments = arguments
+        self._fate = Lock()
+        self._value: T | None = None
+        self._error: BaseException | None = None
+
+    def take_back(self) -> bool:
+        """Return whether the call is never made: no thread had begun with it."""
+        return self._fate.acquire(blocking=False)
+
+    def make(self) -> None:
+        """Make the call, in a thread, if it was not taken back."""
+        if not self._fate.acquire(blocking=False):
+            return
+        try:
+            self._value = self._context.run(self._function, *self._arguments)
+        except BaseException as error:  # noqa: BLE001 - raised again where the call was begun
+            self._error = error
+        with suppress(RuntimeError):  # the loop was closed, so nobody waits
+            self._loop.call_soon_threadsafe(self.ended.set)
+
+    def result(self) -> T:
+        """Return what the call returned, or raise what it raised; once it has ended."""
+        if self._error is None:
+            return cast("T", self._value)
+        try:
+            raise self._error
+        finally:
+            # Its traceback has this frame, and must not keep it alive.
+            del self
+
+
 class _Calls:
     """Calls that wait for a thread; the threads know nothing else, so they keep nothing alive."""
 
     def __init__(self) -> None:
-        self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._idle = Semaphore(0)
+        self._queue: SimpleQueue[_Call[Any] | None] = SimpleQueue()
+        self._idle: SimpleQueue[None] = SimpleQueue()
 
-    def put(self, call: Callable[[], None]) -> bool:
+    def put(self, call: _Call[Any]) -> bool:
         """Have a call made; return whether a thread is idle that can make it."""
         self._queue.put(call)
-        return self._idle.acquire(blocking=False)
+        try:
+            self._idle.get_nowait()
+        except Empty:
+            return False
+        return True
 
     def serve(self) -> None:
         """Make calls, in a thread, until the end."""
@@ -46,11 +94,11 @@ class _Calls:
             try:
                 call = self._queue.get_nowait()
             except Empty:
-                self._idle.release()
+                self._idle.put(None)
                 call = self._queue.get()
             if call is None:
                 return self.end()  # the next thread's turn
-            call()
+            call.make()
             del call
 
     def end(self) -> None:
@@ -94,12 +142,12 @@ class Threads:
             EdgeError: ``SERVICE_UNAVAILABLE``: there is no thread, and none can be had.
             Exception: What the call raises.
         """
-        call, ended = self._begin(function, *arguments)
+        call = self._begin(function, *arguments)
         try:
-            await ended.wait()
+            await call.ended.wait()
         except asyncio.CancelledError:
-            if not call.cancel():
-                await _end(ended)
+            if not call.take_back():
+                await _end(call.ended)
             raise
         return call.result()
 
@@ -111,34 +159,24 @@ class Threads:
             EdgeError: As above.
             Exception: What the call raises, unless cancelled.
         """
-        call, ended = self._begin(function, *arguments)
-        cancellation = await _end(ended)
+        call = self._begin(function, *arguments)
+        cancellation = await _end(call.ended)
         if cancellation is not None:
             raise cancellation
         return call.result()
 
-    def _begin(
-        self, function: Callable[[*Ts], T], *arguments: *Ts
-    ) -> tuple[Future[T], asyncio.Event]:
-        """Return a call, and what is set at its end; no task, which the end of a loop would cancel."""
-        loop, ended = asyncio.get_running_loop(), asyncio.Event()
-
-        def tell(_: Future[Any]) -> None:
-            with suppress(RuntimeError):  # the loop was closed, so nobody waits
-                loop.call_soon_threadsafe(ended.set)
-
-        call: Future[T] = Future()
-        call.add_done_callback(tell)
+    def _begin(self, function: Callable[[*Ts], T], *arguments: *Ts) -> _Call[T]:
+        """Return a call that waits for a thread; no task, which the end of a loop would cancel."""
         if self._process != os.getpid():
             # A process that was forked has none of its parent's threads.
             self._end.detach()
             self._begin_anew()
-        context = copy_context()
-        if not self._calls.put(partial(_make, call, partial(context.run, function, *arguments))):
+        call = _Call(function, *arguments)
+        if not self._calls.put(call):
             self._add_thread(call)
-        return call, ended
+        return call
 
-    def _add_thread(self, call: Future[Any]) -> None:
+    def _add_thread(self, call: _Call[Any]) -> None:
         """Have one more thread if there may be one; without any, take the call back."""
         if self._count == self._most:
             return
@@ -146,22 +184,10 @@ class Threads:
             Thread(target=self._calls.serve, name=self._name, daemon=True).start()
         except RuntimeError:
             if not self._count:
-                call.cancel()
+                call.take_back()
                 raise unavailable("This server cannot begin another thread; try again.") from None
         else:
             self._count += 1
-
-
-def _make(call: Future[T], function: Callable[[], T]) -> None:
-    """Make a call that was not taken back."""
-    if not call.set_running_or_notify_cancel():
-        return
-    try:
-        value = function()
-    except BaseException as error:  # noqa: BLE001 - raised again where the call was begun
-        call.set_exception(error)
-    else:
-        call.set_result(value)
 
 
 async def _end(ended: asyncio.Event) -> asyncio.CancelledError | None:

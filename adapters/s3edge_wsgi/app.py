@@ -112,8 +112,9 @@ class WsgiApp:
             is_terminated=bool(environ.get("wsgi.input_terminated")),
             is_held_back="HTTP_EXPECT" in environ,
         )
-        path, path_params = serving.routes.find(path_of(environ))
-        serving.start(exchange, request_of(environ, path_params, exchange.body()), path)
+        path = path_of(environ)
+        routes, path_params = serving.routes.find(path)
+        serving.start(exchange, request_of(environ, path, path_params, exchange.body()), routes)
         return exchange
 
     def _prepared(self) -> WebApp:

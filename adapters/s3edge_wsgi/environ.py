@@ -47,12 +47,15 @@ def path_of(environ: WSGIEnvironment) -> str:
 
 
 def request_of(
-    environ: WSGIEnvironment, path_params: Mapping[str, str], body: AsyncIterator[bytes]
+    environ: WSGIEnvironment,
+    path: str,
+    path_params: Mapping[str, str],
+    body: AsyncIterator[bytes],
 ) -> Request:
     """Return the request that an environ describes."""
     return Request(
         method=environ["REQUEST_METHOD"],
-        path=path_of(environ),
+        path=path,
         query=environ.get("QUERY_STRING", ""),
         headers=_headers(environ),
         body=body,

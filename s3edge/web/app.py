@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from http import HTTPMethod
 from uuid import UUID
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from s3edge.errors import Code, EdgeError
 from s3edge.gateway import Gateway
@@ -126,12 +126,13 @@ class WebApp:
                 [("x-request-id", str(request_id)), *self._cors.headers_for(request)]
             )
         finally:
-            _access_log.info(
-                "%s %s %.1f ms",
-                _loggable(request, path),
-                status or "disconnected",
-                (time.perf_counter() - started) * 1000,
-            )
+            if _access_log.isEnabledFor(logging.INFO):
+                _access_log.info(
+                    "%s %s %.1f ms",
+                    _loggable(request, path),
+                    status or "disconnected",
+                    (time.perf_counter() - started) * 1000,
+                )
             REQUEST_ID.reset(token)
 
     async def _answer(
@@ -209,7 +210,7 @@ class WebApp:
         if most is not None:
             call.place.take_for(user.user_id, most)
         allowance = await self._limiting.of_user(user, route.kind)
-        return evolve(call, verified_user=user), allowance, None
+        return call.of(user), allowance, None
 
     async def _of_address(self, request: Request, subject: str | None) -> Allowance | None:
         """Count a request by its address; each subject apart, so that a probe is not starved."""
@@ -219,7 +220,8 @@ class WebApp:
         return await self._limiting.of_address(f"{address}:{subject}")
 
     def _request_id(self, request: Request) -> UUID:
-        given = parse_id(request.headers.get("x-request-id", ""))
+        sent = request.headers.get("x-request-id")
+        given = None if sent is None else parse_id(sent)
         return self.gateway.ids.new() if given is None else given
 
     def _failure(self, error: EdgeError, request_id: UUID) -> Response:

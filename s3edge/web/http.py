@@ -5,7 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 from uuid import UUID
 
 import msgspec
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 
 from s3edge.errors import Code
 from s3edge.gateway import Gateway
@@ -60,7 +60,7 @@ class Response:
 
     def with_headers(self, headers: Sequence[tuple[str, str]]) -> "Response":
         """Return the same response with more headers."""
-        return evolve(self, headers=[*self.headers, *headers])
+        return Response(self.status, [*self.headers, *headers], self.body)
 
 
 @frozen
@@ -97,6 +97,10 @@ class Call:
     request_id: UUID
     place: Place
     verified_user: User | None = None
+
+    def of(self, user: User) -> "Call":
+        """Return the same call of a user who was verified."""
+        return Call(self.request, self.gateway, self.request_id, self.place, user)
 
     @property
     def user(self) -> User:
