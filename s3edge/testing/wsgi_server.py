@@ -52,6 +52,20 @@ def worker_exit(server, worker):
 """
 """gunicorn's configuration, as the documentation has it but for the names."""
 
+CORES = """
+import os
+
+
+def pre_fork(server, worker):
+    taken = [other.core for other in server.WORKERS.values()]
+    worker.core = min(sorted(os.sched_getaffinity(0)), key=taken.count)
+
+
+def post_fork(server, worker):
+    os.sched_setaffinity(0, {worker.core})
+"""
+"""gunicorn's configuration that keeps each process on a core of its own; from the documentation, too."""
+
 WAITRESS = """
 import logging, signal, socket, sys
 

@@ -12,7 +12,7 @@ from s3edge.config import QUEUE, Port
 from s3edge.config.build import PORTS
 from s3edge.config.settings import SETTINGS
 from s3edge.errors import Code
-from s3edge.testing.wsgi_server import HOOKS, MODULE
+from s3edge.testing.wsgi_server import CORES, HOOKS, MODULE
 from s3edge.web.http import Route
 from s3edge.web.routes import API_ROUTES, OPENAPI_ROUTE
 from s3edge.web.statuses import STATUS_OF
@@ -96,6 +96,7 @@ def test_the_hooks_of_gunicorn_are_those_that_are_tested() -> None:
     page = (ROOT / "docs" / "how-to" / "mount-in-your-app.md").read_text("utf-8")
     hooks = HOOKS.replace(f"from {MODULE} import app", "from flask_app import edge")
     assert f"```python{hooks.replace('app.', 'edge.')}```" in page
+    assert f"```python{CORES}```" in page
 
 
 def test_every_error_is_in_the_reference() -> None:

@@ -33,7 +33,7 @@ from s3edge.cli.server import app_of, bind, url_of
 from s3edge.config import build, parse_settings
 from s3edge.testing.server import ServerProcess
 from s3edge.testing.standins.postgres import PostgresServer
-from s3edge.testing.wsgi_server import GunicornProcess, WaitressProcess
+from s3edge.testing.wsgi_server import APP, CORES, HOOKS, GunicornProcess, WaitressProcess
 from s3edge_postgres.address import parse_address
 from s3edge_postgres.applying import apply
 from s3edge_postgres.migrations import migrations
@@ -92,8 +92,7 @@ def main() -> None:
 
 def serving(stack: ExitStack, folder: Path, settings: Mapping[str, str]) -> ServerProcess:
     """Start a server that keeps what it has in a folder."""
-    folder.mkdir()
-    server = ServerProcess(folder, {**DEFAULTS, **settings})
+    server = ServerProcess(made(folder), {**DEFAULTS, **settings})
     server.start()
     stack.callback(server.stop)
     return server
@@ -118,19 +117,38 @@ def compare(servers: Mapping[str, ServerProcess], bare_url: str) -> None:
 
 
 def compare_doors(stack: ExitStack, folder: Path, starlette: ServerProcess) -> None:
-    """Measure the doors on the same work, each in one process, by turns; medians of several rounds."""
+    """
+    Measure the doors on the same work, by turns; medians of several rounds, as ratios to Starlette's.
+
+    Starlette is one process; the others have 16 threads, in one process or in two. Each is measured as it
+    comes, and with each process kept on a core of its own, as the documentation advises.
+    """
+    core = f"import os\nos.sched_setaffinity(0, {{{min(os.sched_getaffinity(0))}}})\n"
     servers: dict[str, ServerProcess] = {"Starlette": starlette}
-    for kind in (GunicornProcess, WaitressProcess):
-        own = folder / kind.__name__
-        own.mkdir()
-        server = kind(own, DEFAULTS, threads=THREADS)
+    for name, server in {
+        "gunicorn": GunicornProcess(made(folder / "1"), DEFAULTS, threads=THREADS),
+        "gunicorn, on a core": GunicornProcess(
+            made(folder / "2"), DEFAULTS, threads=THREADS, hooks=HOOKS + CORES
+        ),
+        "gunicorn, 2 processes": GunicornProcess(
+            made(folder / "3"), DEFAULTS, threads=THREADS // 2, workers=2
+        ),
+        "gunicorn, 2, each on a core": GunicornProcess(
+            made(folder / "4"), DEFAULTS, threads=THREADS // 2, workers=2, hooks=HOOKS + CORES
+        ),
+        "waitress": WaitressProcess(made(folder / "5"), DEFAULTS, threads=THREADS),
+        "waitress, on a core": WaitressProcess(
+            made(folder / "6"), DEFAULTS, threads=THREADS, source=core + APP
+        ),
+    }.items():
         server.start()
         stack.callback(server.stop)
         stack.callback(server.release)
-        servers[kind.__name__.removesuffix("Process")] = server
+        servers[name] = server
     asked = {name: requests_of(server) for name, server in servers.items()}
-    print(f"\n{'request, ' + str(THREADS) + ' threads':<24}", end="")
-    print("".join(f"{name + '/s':>14}{'ratio':>8}" for name in servers))
+    print(f"\n{str(THREADS) + ' threads':<28}", end="")
+    print("".join(f"{request_name:>21}" for request_name in asked["Starlette"]))
+    measured: dict[str, list[str]] = {name: [] for name in servers}
     for request_name in asked["Starlette"]:
         rounds = [
             {
@@ -140,8 +158,16 @@ def compare_doors(stack: ExitStack, folder: Path, starlette: ServerProcess) -> N
             for _ in range(ROUNDS)
         ]
         rates = {name: median(each[name] for each in rounds) for name in servers}
-        print(f"{request_name:<24}", end="")
-        print("".join(f"{it:>14.0f}{it / rates['Starlette']:>8.2f}" for it in rates.values()))
+        for name, one in rates.items():
+            measured[name].append(f"{one:>13.0f}{one / rates['Starlette']:>8.2f}")
+    for name, row in measured.items():
+        print(f"{name:<28}{''.join(row)}")
+
+
+def made(folder: Path) -> Path:
+    """Make a folder."""
+    folder.mkdir()
+    return folder
 
 
 def requests_of(server: ServerProcess) -> Mapping[str, bytes]:

@@ -1,13 +1,14 @@
 """The WSGI door on gunicorn: reloads under load, orderly stops, and memory that stays flat."""
 
 import itertools
+import os
 import signal
 import socket
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +17,13 @@ import psutil
 import pytest
 from attrs import define, field
 
-from s3edge.testing.wsgi_server import GunicornProcess, WaitressProcess, WsgiServerProcess
+from s3edge.testing.wsgi_server import (
+    CORES,
+    HOOKS,
+    GunicornProcess,
+    WaitressProcess,
+    WsgiServerProcess,
+)
 from tests.waiting import eventually
 
 
@@ -152,6 +159,30 @@ def test_reloads_under_load_drop_no_request(gunicorn: GunicornProcess, scene: by
     assert len(set(accepted)) == len(accepted)
     assert gunicorn.stop() == 0
     assert gunicorn.run("reconcile").returncode == 0
+
+
+def test_each_process_keeps_to_a_core_of_its_own(tmp_path: Path) -> None:
+    """So the documentation advises; one that takes a dead one's place takes its core, too."""
+    cores = sorted(os.sched_getaffinity(0))[:2]
+    server = GunicornProcess(tmp_path, {}, workers=len(cores), hooks=HOOKS + CORES)
+
+    def kept_to() -> list[list[int]]:
+        """Return the cores of each process that serves; none of one that just begins or ends."""
+        found = []
+        for worker in psutil.Process(server.pid).children():
+            with suppress(psutil.NoSuchProcess):
+                found.append(worker.cpu_affinity() or [])
+        return sorted(found)
+
+    try:
+        server.start()
+        eventually(lambda: kept_to() == [[core] for core in cores])
+        first = psutil.Process(server.pid).children()[0]
+        first.kill()
+        eventually(lambda: first not in psutil.Process(server.pid).children())
+        eventually(lambda: kept_to() == [[core] for core in cores])
+    finally:
+        server.end()
 
 
 def test_a_stop_answers_long_polls(gunicorn: GunicornProcess, scene: bytes) -> None:
