@@ -7,7 +7,6 @@ where s3edge writes one. Both serve from one process; load comes from another, o
 """
 
 import asyncio
-import io
 import json
 import os
 import signal
@@ -18,12 +17,10 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
-from statistics import median
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 import uvicorn
-from PIL import Image
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -33,27 +30,24 @@ from s3edge.cli.server import app_of, bind, url_of
 from s3edge.config import build, parse_settings
 from s3edge.testing.server import ServerProcess
 from s3edge.testing.standins.postgres import PostgresServer
-from s3edge.testing.wsgi_server import APP, CORES, HOOKS, GunicornProcess, WaitressProcess
 from s3edge_postgres.address import parse_address
 from s3edge_postgres.applying import apply
 from s3edge_postgres.migrations import migrations
+from tests.benchmarks.doors import compare_doors
 from tests.benchmarks.lists import compare_lists
+from tests.benchmarks.load import (
+    MEBIBYTE,
+    MULTIPART,
+    picture,
+    rate,
+    request,
+    requests_of,
+    serving,
+    upload_form,
+)
 
 
-CONNECTIONS = 32
-SECONDS = 3.0
-MEBIBYTE = 1024 * 1024
 LAG_UPLOADS = 64
-THREADS = 16
-ROUNDS = 5
-
-DEFAULTS = {
-    "S3EDGE_RATE_LIMITS": "off",
-    "S3EDGE_INITIAL_CREDITS": "1000000",
-    "S3EDGE_LOG": "error",
-}
-
-MULTIPART = "multipart/form-data; boundary=B"
 
 WITHOUT_DATABASE = {"GET /health", "POST /upload, 1 MiB"}
 
@@ -62,7 +56,7 @@ THIS = (sys.executable, "-m", "tests.benchmarks.run")
 
 
 def main() -> None:
-    """Print a row a kind of request, likewise for each door; then how lists and HTTP clients compare."""
+    """Print a row a kind of request, and tables of the doors; then how lists and HTTP clients compare."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         postgres = stack.enter_context(PostgresServer(folder))
@@ -79,7 +73,8 @@ def main() -> None:
         stack.callback(bare.terminate)
         assert bare.stdout is not None
         compare(servers, bare.stdout.readline().strip())
-        compare_doors(stack, folder, servers["SQLite"])
+    with tempfile.TemporaryDirectory() as name:
+        compare_doors(Path(name))
     with tempfile.TemporaryDirectory() as name:
         compare_lists(Path(name))
     # Not above: the servers that are measured are processes of this module, and would load it too.
@@ -88,14 +83,6 @@ def main() -> None:
     compare_http_clients()
     print(f"\nlongest stop of the event loop under {LAG_UPLOADS} uploads of 10 MiB at once, with")
     print(f"segmentations running: {longest_stop_ms():.0f} ms")
-
-
-def serving(stack: ExitStack, folder: Path, settings: Mapping[str, str]) -> ServerProcess:
-    """Start a server that keeps what it has in a folder."""
-    server = ServerProcess(made(folder), {**DEFAULTS, **settings})
-    server.start()
-    stack.callback(server.stop)
-    return server
 
 
 def compare(servers: Mapping[str, ServerProcess], bare_url: str) -> None:
@@ -114,132 +101,6 @@ def compare(servers: Mapping[str, ServerProcess], bare_url: str) -> None:
             theirs = asyncio.run(rate(bare_url, message))
             ours = asyncio.run(rate(server.url, message))
             print(f"{row:<32}{theirs:>10.0f}{ours:>10.0f}{ours / theirs:>8.2f}")
-
-
-def compare_doors(stack: ExitStack, folder: Path, starlette: ServerProcess) -> None:
-    """
-    Measure the doors on the same work, by turns; medians of several rounds, as ratios to Starlette's.
-
-    Starlette is one process; the others have 16 threads, in one process or in two. Each is measured as it
-    comes, and with each process kept on a core of its own, as the documentation advises.
-    """
-    core = f"import os\nos.sched_setaffinity(0, {{{min(os.sched_getaffinity(0))}}})\n"
-    servers: dict[str, ServerProcess] = {"Starlette": starlette}
-    for name, server in {
-        "gunicorn": GunicornProcess(made(folder / "1"), DEFAULTS, threads=THREADS),
-        "gunicorn, on a core": GunicornProcess(
-            made(folder / "2"), DEFAULTS, threads=THREADS, hooks=HOOKS + CORES
-        ),
-        "gunicorn, 2 processes": GunicornProcess(
-            made(folder / "3"), DEFAULTS, threads=THREADS // 2, workers=2
-        ),
-        "gunicorn, 2, each on a core": GunicornProcess(
-            made(folder / "4"), DEFAULTS, threads=THREADS // 2, workers=2, hooks=HOOKS + CORES
-        ),
-        "waitress": WaitressProcess(made(folder / "5"), DEFAULTS, threads=THREADS),
-        "waitress, on a core": WaitressProcess(
-            made(folder / "6"), DEFAULTS, threads=THREADS, source=core + APP
-        ),
-    }.items():
-        server.start()
-        stack.callback(server.stop)
-        stack.callback(server.release)
-        servers[name] = server
-    asked = {name: requests_of(server) for name, server in servers.items()}
-    print(f"\n{str(THREADS) + ' threads':<28}", end="")
-    print("".join(f"{request_name:>21}" for request_name in asked["Starlette"]))
-    measured: dict[str, list[str]] = {name: [] for name in servers}
-    for request_name in asked["Starlette"]:
-        rounds = [
-            {
-                name: asyncio.run(rate(server.url, asked[name][request_name], SECONDS / 3))
-                for name, server in servers.items()
-            }
-            for _ in range(ROUNDS)
-        ]
-        rates = {name: median(each[name] for each in rounds) for name in servers}
-        for name, one in rates.items():
-            measured[name].append(f"{one:>13.0f}{one / rates['Starlette']:>8.2f}")
-    for name, row in measured.items():
-        print(f"{name:<28}{''.join(row)}")
-
-
-def made(folder: Path) -> Path:
-    """Make a folder."""
-    folder.mkdir()
-    return folder
-
-
-def requests_of(server: ServerProcess) -> Mapping[str, bytes]:
-    """Return the requests of one user, who has uploaded an image."""
-    token = server.token(uuid4())
-    image = picture()
-    with server.client() as client:
-        client.headers["Authorization"] = f"Bearer {token}"
-        uploaded = client.post("/api/v1/upload", files={"file": ("x.png", image, "image/png")})
-        image_id = uploaded.json()["data"]["image_id"]
-    body = json.dumps({"image_id": image_id, "text_prompt": "red"}).encode()
-    form = upload_form(image + bytes(MEBIBYTE - len(image)))
-    return {
-        "GET /health": request("GET", "/health", token),
-        "GET /me": request("GET", "/api/v1/me", token),
-        "GET /results": request("GET", "/api/v1/results", token),
-        "POST /upload, 1 MiB": request("POST", "/api/v1/upload", token, form, MULTIPART),
-        "POST /segment": request("POST", "/api/v1/segment", token, body, "application/json"),
-    }
-
-
-def picture() -> bytes:
-    """Return a small PNG."""
-    encoded = io.BytesIO()
-    Image.new("RGB", (64, 64), (200, 40, 40)).save(encoded, "PNG")
-    return encoded.getvalue()
-
-
-def upload_form(image: bytes) -> bytes:
-    """Return the multipart body of an upload."""
-    head = (
-        '--B\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n'
-        "Content-Type: image/png\r\n\r\n"
-    )
-    return head.encode() + image + b"\r\n--B--\r\n"
-
-
-def request(
-    method: str, path: str, token: str, body: bytes = b"", content_type: str = "text/plain"
-) -> bytes:
-    """Return a request as it goes over the wire."""
-    head = (
-        f"{method} {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {token}\r\n"
-        f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
-
-
-async def rate(url: str, message: bytes, seconds: float = SECONDS) -> float:
-    """Return how many answers a second a server gives to one request, over and over."""
-    parts = urlsplit(url)
-    ends_at = time.perf_counter() + seconds
-    started = time.perf_counter()
-
-    async def connection() -> int:
-        reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
-        answers = 0
-        while time.perf_counter() < ends_at:
-            writer.write(message)
-            await writer.drain()
-            head = await reader.readuntil(b"\r\n\r\n")
-            assert head.startswith(b"HTTP/1.1 20"), head
-            length = next(
-                line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")
-            )
-            await reader.readexactly(int(length.partition(b":")[2]))
-            answers += 1
-        writer.close()
-        return answers
-
-    counts = await asyncio.gather(*(connection() for _ in range(CONNECTIONS)))
-    return sum(counts) / (time.perf_counter() - started)
 
 
 def serve_bare(folder: str) -> None:
