@@ -57,7 +57,7 @@ import os
 
 
 def pre_fork(server, worker):
-    taken = [other.core for other in server.WORKERS.values()]
+    taken = [getattr(other, "core", None) for other in server.WORKERS.values()]
     worker.core = min(sorted(os.sched_getaffinity(0)), key=taken.count)
 
 

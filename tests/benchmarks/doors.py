@@ -1,8 +1,8 @@
 """
 How many requests the doors answer, of the same work.
 
-On SQLite as a server without settings does it, with the model in its process; and on Postgres with tasks
-in a queue, which other processes would take them from.
+On SQLite as a server without settings does it, with the model in processes beside it; and on Postgres with
+tasks in a queue, from which workers elsewhere would take them.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ SERVERS: Mapping[str, Callable[[Path, Mapping[str, str]], ServerProcess]] = {
 
 def compare_doors(folder: Path) -> None:
     """Print a table for each way to keep tasks."""
-    compare("SQLite, the model in the gateway's process", made(folder / "sqlite"), DEFAULTS)
+    compare("SQLite, the model beside it", made(folder / "sqlite"), DEFAULTS)
     with PostgresServer(folder) as postgres:
         settings = {
             **DEFAULTS,
