@@ -1,8 +1,8 @@
 """
 How many requests the doors answer, of the same work.
 
-On SQLite as a server without settings does it, with the model in processes beside it; and on Postgres with
-tasks in a queue, from which workers elsewhere would take them.
+On SQLite as a server without settings does it, with the model in processes beside it; and on Postgres
+with tasks in a queue, from which workers elsewhere would take them.
 """
 
 import asyncio
