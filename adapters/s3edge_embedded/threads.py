@@ -79,27 +79,31 @@ class _Calls:
         self._queue: SimpleQueue[_Call[Any] | None] = SimpleQueue()
         self._idle: SimpleQueue[None] = SimpleQueue()
 
-    def put(self, call: _Call[Any]) -> bool:
-        """Have a call made; return whether a thread is idle that can make it."""
+    def put(self, call: _Call[Any]) -> None:
+        """Have a call made by one of the threads."""
         self._queue.put(call)
+
+    def claim_idle(self) -> bool:
+        """Return whether a thread is idle; if so, the next call is for it."""
         try:
             self._idle.get_nowait()
         except Empty:
             return False
         return True
 
-    def serve(self) -> None:
-        """Make calls, in a thread, until the end."""
-        while True:
+    def serve(self, first: list[_Call[Any]]) -> None:
+        """Make the first call, in a thread, and others until the end."""
+        # Taken out of the list, because the thread keeps what it is begun with.
+        call: _Call[Any] | None = first.pop()
+        while call is not None:
+            call.make()
+            del call
             try:
                 call = self._queue.get_nowait()
             except Empty:
                 self._idle.put(None)
                 call = self._queue.get()
-            if call is None:
-                return self.end()  # the next thread's turn
-            call.make()
-            del call
+        self.end()  # the next thread's turn
 
     def end(self) -> None:
         """Have the threads end."""
@@ -172,22 +176,22 @@ class Threads:
             self._end.detach()
             self._begin_anew()
         call = _Call(function, *arguments)
-        if not self._calls.put(call):
-            self._add_thread(call)
+        if self._calls.claim_idle() or not self._begin_thread(call):
+            self._calls.put(call)
         return call
 
-    def _add_thread(self, call: _Call[Any]) -> None:
-        """Have one more thread if there may be one; without any, take the call back."""
+    def _begin_thread(self, first: _Call[Any]) -> bool:
+        """Begin one more thread with a call; return whether there is a thread to be had for it."""
         if self._count == self._most:
-            return
+            return False
         try:
-            Thread(target=self._calls.serve, name=self._name, daemon=True).start()
+            Thread(target=self._calls.serve, args=([first],), name=self._name, daemon=True).start()
         except RuntimeError:
             if not self._count:
-                call.take_back()
                 raise unavailable("This server cannot begin another thread; try again.") from None
-        else:
-            self._count += 1
+            return False
+        self._count += 1
+        return True
 
 
 async def _end(ended: asyncio.Event) -> asyncio.CancelledError | None:

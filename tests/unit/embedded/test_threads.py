@@ -3,6 +3,7 @@
 import asyncio
 import sys
 import threading
+import weakref
 from collections.abc import AsyncIterator
 
 import anyio
@@ -10,13 +11,20 @@ import pytest
 
 from s3edge.errors import Code, EdgeError
 from s3edge_embedded.threads import Threads
-from tests.waiting import WITHIN_S
+from tests.waiting import WITHIN_S, until
 
 
 pytestmark = pytest.mark.anyio
 
 TURNS = 20
 """Of the event loop, which are more than any cancellation needs to arrive."""
+
+
+ROUNDS = 50
+
+
+class Value:
+    """What a call returns."""
 
 
 class Blocking:
@@ -103,6 +111,23 @@ async def test_a_call_that_waits_for_a_thread_is_given_up_or_not(blocking: Block
     with pytest.raises(asyncio.CancelledError):
         await needed
     assert done == ["needed"]
+
+
+async def test_as_many_calls_are_made_at_once_as_may_be() -> None:
+    """Whatever came before: a thread that seems idle and is not would have a call wait for it."""
+    for _ in range(ROUNDS):
+        threads = Threads(4, "test")
+        for _ in range(3):
+            await asyncio.gather(*(threads.run(threading.get_ident) for _ in range(2)))
+        meeting = threading.Barrier(4, timeout=WITHIN_S)
+        await asyncio.gather(*(threads.run(meeting.wait) for _ in range(4)))
+
+
+async def test_what_a_call_returned_is_kept_by_nobody() -> None:
+    """A thread that is idle has no part of the calls that it made."""
+    threads = Threads(1, "test")
+    kept = weakref.WeakSet([await threads.run(Value) for _ in range(3)])
+    await until(lambda: not kept)
 
 
 async def test_what_a_call_raises_is_raised() -> None:
