@@ -62,14 +62,15 @@ class _Call(Generic[T]):
             self._loop.call_soon_threadsafe(self.ended.set)
 
     def result(self) -> T:
-        """Return what the call returned, or raise what it raised; once it has ended."""
-        if self._error is None:
+        """Return what the call returned, or raise what it raised: once, when it has ended."""
+        error, self._error = self._error, None
+        if error is None:
             return cast("T", self._value)
         try:
-            raise self._error
+            raise error
         finally:
-            # Its traceback has this frame, and must not keep it alive.
-            del self
+            # Its traceback has this frame and the caller's, which must not have it in their turn.
+            del error
 
 
 class _Calls:

@@ -1,10 +1,11 @@
 """Blocking calls are waited for, however their caller is cancelled."""
 
 import asyncio
+import gc
 import sys
 import threading
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 
 import anyio
 import pytest
@@ -113,6 +114,24 @@ async def test_a_call_that_waits_for_a_thread_is_given_up_or_not(blocking: Block
     assert done == ["needed"]
 
 
+class FailedError(Exception):
+    """What a call raises."""
+
+    @classmethod
+    def happen(cls) -> None:
+        """Raise one."""
+        raise cls
+
+
+async def raised_by(call: Awaitable[None]) -> FailedError:
+    """Return what a call raises."""
+    try:
+        await call
+    except FailedError as failed:
+        return failed
+    raise AssertionError("it did not fail")
+
+
 async def test_as_many_calls_are_made_at_once_as_may_be() -> None:
     """Whatever came before: a thread that seems idle and is not would have a call wait for it."""
     for _ in range(ROUNDS):
@@ -128,6 +147,18 @@ async def test_what_a_call_returned_is_kept_by_nobody() -> None:
     threads = Threads(1, "test")
     kept = weakref.WeakSet([await threads.run(Value) for _ in range(3)])
     await until(lambda: not kept)
+
+
+async def test_what_a_call_raised_is_kept_by_nobody() -> None:
+    """Nor does it keep itself, for the garbage collector to find: it has what was read and sent."""
+    threads = Threads(1, "test")
+
+    gc.disable()
+    try:
+        kept = weakref.WeakSet([await raised_by(threads.run(FailedError.happen))])
+        await until(lambda: not kept)
+    finally:
+        gc.enable()
 
 
 async def test_what_a_call_raises_is_raised() -> None:
