@@ -133,7 +133,7 @@ class SqliteFile:
             write.taken = True
         try:
             await self._write_thread.run_anyway(self._commit, batch)
-        except EdgeError as error:
+        except Exception as error:  # noqa: BLE001 - raised again for every caller of the batch
             # It was not begun, which each of them must know.
             for write in batch:
                 write.error = error

@@ -9,6 +9,7 @@ only what somebody is waiting for.
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import Protocol
 
@@ -111,8 +112,13 @@ class Exchange:
                         await self._ask(response)
                         await self._send(response.body)
                         last_word = _Ended(is_whole=True)
+        except (asyncio.CancelledError, SystemExit, KeyboardInterrupt):
+            raise
         except Exception as error:  # noqa: BLE001 - raised again in the thread
             last_word = error
+        except BaseException as error:  # noqa: BLE001 - some extension modules have their own
+            last_word = RuntimeError("the request ended in no ordinary error")
+            last_word.__cause__ = error
         finally:
             self._words.put(last_word)
 
@@ -246,5 +252,5 @@ class Exchange:
 
     def _tell(self, call: Callable[..., None], *arguments: bytes | Exception) -> None:
         # anyio's calls from threads wait for their result, which nobody needs here.
-        if not self._loop.is_closed():
+        with suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(call, *arguments)

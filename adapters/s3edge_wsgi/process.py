@@ -12,7 +12,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from contextlib import ExitStack
 from importlib.util import find_spec
 from typing import Any
@@ -150,9 +150,15 @@ class Process:
             # Forked without Python's knowledge, so that its hooks were not run.
             _left_behind.append(held)
             return
-        with held.stack:
-            held.portal.call(held.serving.stop)
-            held.ended.result()
+        try:
+            with held.stack:
+                if not held.ended.done():
+                    held.portal.call(held.serving.stop)
+                held.ended.result()
+        except CancelledError:
+            _log.error("the event loop was ended from within, as by sys.exit()")
+        finally:
+            held.serving.refuse_rest()
 
 
 async def _serve(web: WebApp, *, task_status: TaskStatus[Serving]) -> None:

@@ -7,7 +7,7 @@ import anyio
 from s3edge.web.app import PathRoutes, WebApp
 from s3edge.web.http import Request
 from s3edge_wsgi.environ import RouteTable
-from s3edge_wsgi.exchange import Exchange
+from s3edge_wsgi.exchange import Exchange, Stopped
 
 
 OPEN_REQUESTS_S = 10.0
@@ -29,6 +29,7 @@ class Serving:
         self._web = web
         # No task group: to start a task in one costs as much as all else that the door does.
         self._open: dict[asyncio.Task[None], Exchange] = {}
+        self._handed_over: set[Exchange] = set()
         self._is_open = True
         self._stop = anyio.Event()
         self._idle = anyio.Event()
@@ -40,9 +41,18 @@ class Serving:
         Serve a request; its task has a copy of the thread's context.
 
         Raises:
-            RuntimeError: The loop has ended.
+            Stopped: The loop has ended.
         """
-        self.loop.call_soon_threadsafe(self._start, exchange, request, path)
+        self._handed_over.add(exchange)
+        try:
+            self.loop.call_soon_threadsafe(self._start, exchange, request, path)
+        except RuntimeError:
+            raise Stopped from None
+
+    def refuse_rest(self) -> None:
+        """Refuse what a loop that has ended took, and did not come to."""
+        for exchange in tuple(self._handed_over):
+            exchange.refuse()
 
     def stop_waiting(self) -> None:
         """Answer all long polls now."""
@@ -70,6 +80,7 @@ class Serving:
             await self._until_idle()
 
     def _start(self, exchange: Exchange, request: Request, path: PathRoutes | None) -> None:
+        self._handed_over.discard(exchange)
         if not self._is_open:
             exchange.refuse()
             return
@@ -78,7 +89,10 @@ class Serving:
         task.add_done_callback(self._forget)
 
     def _forget(self, task: asyncio.Task[None]) -> None:
-        del self._open[task]
+        exchange = self._open.pop(task)
+        if task.cancelled():
+            # Perhaps before it began, and so without a word.
+            exchange.refuse()
         if not self._open:
             self._idle.set()
 

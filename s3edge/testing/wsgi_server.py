@@ -57,7 +57,9 @@ import os
 
 
 def pre_fork(server, worker):
-    taken = [getattr(other, "core", None) for other in server.WORKERS.values()]
+    by_age = sorted(server.WORKERS.values(), key=lambda other: other.age, reverse=True)
+    staying = by_age[: server.num_workers - 1]
+    taken = [getattr(other, "core", None) for other in staying]
     worker.core = min(sorted(os.sched_getaffinity(0)), key=taken.count)
 
 

@@ -1,24 +1,33 @@
 """One event loop a process: started by who serves first, forgotten by children, drained in the end."""
 
+import asyncio
 import logging
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Self
+from contextvars import Context
+from threading import Event
+from typing import Any, Self, TypeVarTuple
 
+import anyio
 import pytest
-from attrs import evolve
+from attrs import define, evolve, field
 
+from s3edge.gateway import GatewayOptions
 from s3edge.memory import MemoryDatabase
 from s3edge.testing import MemoryDeployment, memory_deployment
 from s3edge.web.app import WebApp
-from s3edge_wsgi import create_app
+from s3edge.web.http import Call, Response, Route
+from s3edge_wsgi import WsgiApp, create_app
 from s3edge_wsgi.exchange import Stopped
 from s3edge_wsgi.serving import OPEN_REQUESTS_S
 
 
 WITHIN_S = 60
+
+Ts = TypeVarTuple("Ts")
 
 PREPARED = """
 import os, sys
@@ -228,6 +237,169 @@ def test_after_the_end_requests_are_refused(server: Any) -> None:
     refused = server.ask("GET", "/health")
     assert refused.status == "503 Service Unavailable"
     assert int(refused.headers["retry-after"]) > 0
+
+
+@define
+class LateEnviron(dict[str, Any]):
+    """
+    What describes a request whose thread loses its turn while the door reads it.
+
+    Attributes:
+        read: Set when it does.
+        may_go_on: Set when it has its turn again.
+    """
+
+    read: Event = field(factory=Event)
+    may_go_on: Event = field(factory=Event)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return what it says; wait before it says which path is meant."""
+        if key == "PATH_INFO":
+            self.read.set()
+            assert self.may_go_on.wait(WITHIN_S)
+        return super().get(key, default)
+
+
+class LateLoop(asyncio.SelectorEventLoop):
+    """An event loop whose thread loses its turn before it closes it."""
+
+    def __init__(self) -> None:
+        self.is_closing = Event()
+        self.may_close = Event()
+        self.was_called = Event()
+        super().__init__()
+
+    def call_soon_threadsafe(
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.Handle:
+        """Take a call, and say so when it comes late."""
+        handle = super().call_soon_threadsafe(callback, *args, context=context)
+        if self.is_closing.is_set():
+            self.was_called.set()
+        return handle
+
+    def close(self) -> None:
+        """Close it, when it may."""
+        self.is_closing.set()
+        assert self.may_close.wait(WITHIN_S)
+        super().close()
+
+
+@pytest.mark.parametrize("is_closed", [True, False], ids=["closed", "closing"])
+def test_a_request_that_meets_the_end_is_refused(
+    server: Any, web: WebApp, *, is_closed: bool
+) -> None:
+    """However late the loop took it, or took it not, its thread hears of it."""
+    loop = LateLoop()
+    app = create_app(web, new_event_loop=lambda: loop)
+    environ = LateEnviron()
+
+    def late(sent: dict[str, Any], start_response: Any) -> Any:
+        environ.update(sent)
+        return app(environ, start_response)
+
+    assert evolve(server, app=app).ask("GET", "/health").status == "200 OK"
+    with ThreadPoolExecutor(2) as threads:
+        asked = threads.submit(evolve(server, app=late).ask, "GET", "/health")
+        assert environ.read.wait(WITHIN_S)
+        closing = threads.submit(app.close)
+        assert loop.is_closing.wait(WITHIN_S)
+        if is_closed:
+            loop.may_close.set()
+            closing.result(timeout=WITHIN_S)
+        environ.may_go_on.set()
+        if not is_closed:
+            assert loop.was_called.wait(WITHIN_S)
+        loop.may_close.set()
+        closing.result(timeout=WITHIN_S)
+        assert asked.result(timeout=WITHIN_S).status == "503 Service Unavailable"
+
+
+class Odd(BaseException):
+    """No ordinary error."""
+
+
+@define
+class Waiting:
+    """
+    A route that raises when it may.
+
+    Attributes:
+        error: What it raises.
+        has_begun: Set when it waits.
+        may_end: What it waits for.
+    """
+
+    error: BaseException
+    has_begun: Event = field(factory=Event)
+    may_end: anyio.Event | None = None
+
+    async def handler(self, call: Call) -> Response:
+        """Wait, and raise."""
+        self.may_end = anyio.Event()
+        self.has_begun.set()
+        await self.may_end.wait()
+        raise self.error
+
+    def end(self) -> None:
+        """Let it raise; on the loop."""
+        assert self.may_end is not None
+        self.may_end.set()
+
+    def door(self) -> WsgiApp:
+        """Return a door with the route."""
+
+        def build() -> WebApp:
+            options = GatewayOptions(rate_limits=None, dispatch="elsewhere")
+            gateway = memory_deployment("http://testserver", options=options).gateway
+            route = Route("GET", "/raise", self.handler, "raise", limits_anonymous=False)
+            return WebApp(gateway, extra_routes=[route])
+
+        return create_app(build, new_event_loop=asyncio.new_event_loop)
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()], ids=["exit", "interrupt"])
+def test_a_loop_that_is_ended_from_within_takes_no_thread_along(
+    server: Any, caplog: pytest.LogCaptureFixture, error: BaseException
+) -> None:
+    """Everybody is answered, who came in the last moment too; the next request begins a new one."""
+    waiting = Waiting(error)
+    app = waiting.door()
+    asked = evolve(server, app=app)
+    with ThreadPoolExecutor(2) as threads:
+        exiting = threads.submit(asked.ask, "GET", "/raise")
+        assert waiting.has_begun.wait(WITHIN_S)
+        serving = app._process.serving()
+        start = serving._start
+
+        def start_in_the_last_moment(*arguments: Any) -> None:
+            waiting.end()
+            start(*arguments)
+
+        serving._start = start_in_the_last_moment  # type: ignore[method-assign, assignment]
+        late = threads.submit(asked.ask, "GET", "/raise")
+        for one in (exiting, late):
+            assert one.result(timeout=WITHIN_S).status == "503 Service Unavailable"
+    with caplog.at_level(logging.ERROR):
+        assert asked.ask("GET", "/health").status == "200 OK"
+    assert "ended from within" in caplog.text
+    app.close()
+
+
+def test_a_request_that_ends_in_no_ordinary_error_ends_alone(server: Any) -> None:
+    """The server hears of it, as of any error that the application does not answer."""
+    waiting = Waiting(Odd())
+    app = waiting.door()
+    asked = evolve(server, app=app)
+    with ThreadPoolExecutor(1) as threads:
+        failing = threads.submit(asked.ask, "GET", "/raise")
+        assert waiting.has_begun.wait(WITHIN_S)
+        app._process.serving().loop.call_soon_threadsafe(waiting.end)
+        with pytest.raises(RuntimeError, match="no ordinary error") as raised:
+            failing.result(timeout=WITHIN_S)
+    assert isinstance(raised.value.__cause__, Odd)
+    assert asked.ask("GET", "/health").status == "200 OK"
+    app.close()
 
 
 def test_a_request_that_is_being_served_is_waited_for(server: Any) -> None:
