@@ -38,6 +38,7 @@ class SessionAuthenticator:
 
     async def authenticate(self, token: str) -> User:
         """Return the session's user."""
+        # On the event loop that serves everybody: ask a model by ``await Session.objects...afirst()``.
         user = SESSIONS.get(token)
         if user is None:
             raise EdgeError(Code.AUTH_INVALID, "The session is over; sign in again.")

@@ -35,6 +35,7 @@ class SessionAuthenticator:
 
     async def authenticate(self, token: str) -> User:
         """Return the session's user."""
+        # On the event loop that serves everybody: ask a database by ``await asyncio.to_thread(...)``.
         user = SESSIONS.get(token)
         if user is None:
             raise EdgeError(Code.AUTH_INVALID, "The session is over; sign in again.")

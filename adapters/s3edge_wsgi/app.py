@@ -47,7 +47,18 @@ def create_app(
         max_waits: How many long polls one process holds at once. Each holds a thread of the server's, so
             half of them at the most is best; more are refused at once, with 503.
         new_event_loop: Makes the loop that a process works on; by default uvloop's, where that is there.
+
+    Raises:
+        TypeError: ``web`` is neither.
+        ValueError: ``max_waits`` is negative.
     """
+    if not isinstance(web, WebApp) and not callable(web):
+        name = type(web).__name__  # type: ignore[unreachable] # for who has no type checker
+        message = f"web is a {name}; give a WebApp, as deployment.web is, or what builds one"
+        raise TypeError(message)
+    if max_waits < 0:
+        message = f"max_waits is {max_waits}; let some wait, or none with 0"
+        raise ValueError(message)
     return WsgiApp(web, max_waits, new_event_loop)
 
 

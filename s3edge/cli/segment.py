@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 from rich.console import Console
@@ -59,7 +60,7 @@ def segment_to_files(url: str, token: str, image: Path, prompt: str, mask: Path)
             result = _segmented(client, image, prompt, show)
             chosen = result.mask.to_pil()
     except S3EdgeError as error:
-        raise Failed(_words_on(error, url)) from None
+        raise Failed(words_on(error, url)) from None
     overlay = mask.with_name(mask.name.removesuffix(".png").removesuffix(".mask") + ".overlay.png")
     try:
         mask.parent.mkdir(parents=True, exist_ok=True)
@@ -97,9 +98,14 @@ def _segmented(client: Client, image: Path, prompt: str, show: ShowProgress) -> 
     return result
 
 
-def _words_on(error: S3EdgeError, url: str) -> str:
+def words_on(error: S3EdgeError, url: str) -> str:
     """Return what went wrong, and what to do about it."""
     match error:
+        case ConnectionFailed() if urlsplit(url).netloc not in error.message:
+            return (
+                f"{error.message} The server at {url} says that its images are there; set its"
+                f" S3EDGE_PUBLIC_URL to the address at which it is reached."
+            )
         case ConnectionFailed():
             return f"{error.message} Is the server at {url} running? Start one with: s3edge dev"
         case TaskFailed():

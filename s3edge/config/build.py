@@ -7,7 +7,7 @@ from typing import Any
 from attrs import evolve, field, frozen
 
 from s3edge import plugins
-from s3edge.config.settings import CPU_BACKEND, Settings, SettingsError
+from s3edge.config.settings import CPU_BACKEND, Settings, SettingsError, base_url
 from s3edge.errors import EdgeError
 from s3edge.gateway import Gateway, GatewayOptions, RandomIds, SystemClock, opened
 from s3edge.ports import (
@@ -121,11 +121,12 @@ def build(settings: Settings, *, bound_url: str, own: OwnParts | None = None) ->
 
     Args:
         settings: What to build.
-        bound_url: How the server is reached when the settings do not say.
+        bound_url: How the server is reached when the settings do not say, with the prefix of a mount.
         own: Parts of the caller's own.
 
     Raises:
         SettingsError: An adapter is not installed, or cannot use its setting.
+        ValueError: ``bound_url`` is needed, and no address.
     """
     own = own or OwnParts()
     if own.backend is None:
@@ -222,11 +223,20 @@ def build_database(settings: Settings) -> Database:
     return database
 
 
+def _checked_address(bound_url: str) -> str:
+    """Return an address that addresses of images can begin with; none stays none."""
+    try:
+        return bound_url and base_url(bound_url)
+    except ValueError as error:
+        message = f"bound_url is {bound_url!r}; {error}"
+        raise ValueError(message) from None
+
+
 def wiring_of(settings: Settings, bound_url: str, own: OwnParts) -> Wiring:
     """Return what the factories of adapters are told."""
     return Wiring(
         data_dir=settings.data_dir,
-        public_url=settings.public_url or bound_url,
+        public_url=settings.public_url or _checked_address(bound_url),
         clock=own.clock,
         ids=own.ids,
         initial_credits=settings.initial_credits,

@@ -203,7 +203,7 @@ def parse_settings(environ: Mapping[str, str]) -> Settings:
         private_image_hosts=read.value("S3EDGE_PRIVATE_IMAGE_HOSTS", _hosts, frozenset()),
         image_timeout_s=read.value("S3EDGE_IMAGE_TIMEOUT_S", _seconds(600), 20.0),
         data_dir=data_dir,
-        public_url=read.value("S3EDGE_PUBLIC_URL", _base_url, None),
+        public_url=read.value("S3EDGE_PUBLIC_URL", base_url, None),
         log_level=read.value("S3EDGE_LOG", _choice(*LOG_LEVELS), "info"),
         vendor={name: text for name, text in environ.items() if not name.startswith(PREFIX)},
     )
@@ -305,7 +305,8 @@ def _origins(text: str) -> tuple[str, ...]:
     return origins
 
 
-def _base_url(text: str) -> str:
+def base_url(text: str) -> str:
+    """Return an address without a slash at its end; raise ``ValueError`` for what is none."""
     parts = urlsplit(text)
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
         raise ValueError("write an address such as https://api.example")

@@ -13,6 +13,9 @@ class Authenticator(Checked, Protocol):
         """
         Verify a token and return its user.
 
+        It is called on the event loop, for each request: what blocks there holds up everybody, and
+        belongs into a thread (``asyncio.to_thread``).
+
         Callers guarantee:
             ``token`` is what followed ``Bearer``, not empty.
 

@@ -15,6 +15,9 @@ from uuid import UUID
 import pytest
 from PIL import Image
 
+from s3edge.cli.segment import words_on
+from s3edge.client import ConnectionFailed
+
 
 TASK_ID = UUID("6b6f2c1e-2222-4222-8222-222222222222")
 
@@ -125,3 +128,16 @@ def test_an_empty_token_is_not_the_environments(image: Path) -> None:
     )
     assert (ran.returncode, ran.stdout) == (1, "")
     assert "no access token" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("failed", "advice"),
+    [
+        ("http://127.0.0.1:1", "Is the server at http://127.0.0.1:1/api running?"),
+        ("http://127.0.0.1:2", "set its S3EDGE_PUBLIC_URL to the address at which it is reached"),
+    ],
+)
+def test_who_cannot_be_reached_is_told_apart(failed: str, advice: str) -> None:
+    """It is the server, or the place where the server says that its images are."""
+    error = ConnectionFailed(f"{failed} cannot be reached.")
+    assert advice in words_on(error, "http://127.0.0.1:1/api")

@@ -18,6 +18,7 @@ from s3edge.rules.images import MAX_IMAGE_BYTES
 from s3edge.testing import MemoryDeployment
 from s3edge.testing.contracts.door import PNG
 from s3edge.web.app import REQUEST_ID, WebApp
+from s3edge_wsgi import create_app
 from s3edge_wsgi.exchange import CHUNK_BYTES, DISCARDED_BYTES
 
 
@@ -73,6 +74,14 @@ class Strict:
         assert size <= len(self._left)
         piece, self._left = self._left[:size], self._left[size:]
         return piece
+
+
+def test_what_cannot_be_served_is_refused_at_once(deployment: MemoryDeployment) -> None:
+    """And not by each request."""
+    with pytest.raises(TypeError, match=r"as deployment\.web is"):
+        create_app(deployment)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="max_waits"):
+        create_app(deployment.web, max_waits=-1)
 
 
 def test_what_is_sent_is_valid_wsgi(server: Any) -> None:
