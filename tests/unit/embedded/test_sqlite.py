@@ -171,6 +171,22 @@ async def test_a_batch_outlives_its_leader(
     assert await numbers(file) == [1, 2, 3]
 
 
+async def test_a_batch_that_never_began_has_failed_for_everybody(
+    file: SqliteFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever kept it from that, no write of it may be taken for one that was made."""
+
+    async def fail(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(file._write_thread, "run_anyway", fail)
+        writes = [file.write(insert(number)) for number in range(3)]
+        ended = await asyncio.gather(*writes, return_exceptions=True)
+    assert [type(error) for error in ended] == [MemoryError] * 3
+    assert await numbers(file) == []
+
+
 @pytest.mark.parametrize("times", [1, 3])
 async def test_cancelled_reads_keep_their_connections(
     file: SqliteFile, blocking: Blocking, times: int
